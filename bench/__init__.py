@@ -1,0 +1,1 @@
+"""Benchmarks that print the numbers the documents quote."""

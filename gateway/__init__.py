@@ -1,0 +1,1 @@
+"""Client protocols, sessions, HTTP, command line."""

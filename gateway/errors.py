@@ -1,0 +1,72 @@
+"""What a client or operator can get wrong at the gateway.
+
+GatewayError
++-- ProtocolError      a message outside the protocol
+|   +-- UnknownParameter a query key we do not know, with the nearest one we do
+|   +-- BadParameter     a known key with an unusable value
+|   +-- Unsupported      a request that is in the protocol and not in this server
++-- AtCapacity         no room for another session now (retryable)
++-- ResumeFailed       the resume token is unknown or has expired
++-- SlowClient         the client does not read what it is told
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import AsrgateError
+
+
+class GatewayError(AsrgateError):
+    """Base of the gateway errors."""
+
+    code = "gateway"
+
+
+class ProtocolError(GatewayError):
+    """A client message outside the protocol."""
+
+    code = "bad_message"
+
+
+class UnknownParameter(ProtocolError):
+    """A query key outside the protocol."""
+
+    code = "unknown_parameter"
+
+
+class BadParameter(ProtocolError):
+    """A known query key whose value cannot be used."""
+
+    code = "bad_parameter"
+
+
+class Unsupported(ProtocolError):
+    """A request that belongs to the protocol and that this server cannot fulfil."""
+
+    code = "unsupported"
+
+
+class AtCapacity(GatewayError):
+    """Admission refused another session.
+
+    Attributes:
+        retry_after_s: When to try again.
+    """
+
+    code = "at_capacity"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ResumeFailed(GatewayError):
+    """The resume token names no session that can be resumed."""
+
+    code = "resume_failed"
+
+
+class SlowClient(GatewayError):
+    """The client reads so slowly that finals would have to be dropped."""
+
+    code = "slow_client"

@@ -1,0 +1,1 @@
+"""Model revisions: what a model folder claims to be, and whether its bytes agree."""

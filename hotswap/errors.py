@@ -1,0 +1,102 @@
+"""What can go wrong between a model folder and the door of the serving process.
+
+HotswapError
++-- Refused          a trust rule is broken: `.rule` names it, and nothing was changed
++-- BadKey           a key file that cannot be read, or of the wrong kind (a ConfigError too)
++-- BadQuery         a `--where` expression that does not parse (a ConfigError too)
++-- BadPatch         a delta that does not decode, or needs another base
++-- MissingExtra     an optional dependency is not installed (a ConfigError too)
++-- FetchFailed      a public checkpoint cannot be downloaded (retryable)
++-- StoreError
+    +-- NotStored    no such model or revision in the store
+    +-- StoreFull    no room for the next byte (retryable)
+    +-- StoreBusy    another process is writing (retryable)
+    +-- StoreCorrupt a stored file is missing, altered, or cannot be decrypted
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import AsrgateError, ConfigError
+
+
+class HotswapError(AsrgateError):
+    """Base of the errors of model revisions."""
+
+    code = "hotswap"
+
+
+class Refused(HotswapError):
+    """A trust rule is broken.
+
+    Attributes:
+        rule: Name of the rule, as listed in `hotswap.trust`.
+    """
+
+    code = "refused"
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(f"{rule}: {reason}")
+        self.rule = rule
+
+
+class BadKey(HotswapError, ConfigError):
+    """A key file cannot be read, or is of the wrong kind."""
+
+    code = "bad_key"
+
+
+class BadQuery(HotswapError, ConfigError):
+    """A query over stored models does not parse."""
+
+    code = "bad_query"
+
+
+class BadPatch(HotswapError):
+    """A delta does not decode against this base."""
+
+    code = "bad_patch"
+
+
+class MissingExtra(HotswapError, ConfigError):
+    """A feature needs an optional dependency."""
+
+    code = "missing_extra"
+
+
+class FetchFailed(HotswapError):
+    """A download failed."""
+
+    code = "fetch_failed"
+    retryable = True
+
+
+class StoreError(HotswapError):
+    """Base of the store's errors."""
+
+    code = "store"
+
+
+class NotStored(StoreError):
+    """The store has no such model or revision."""
+
+    code = "not_stored"
+
+
+class StoreFull(StoreError):
+    """The disk, the quota or the file size limit is exhausted."""
+
+    code = "disk_full"
+    retryable = True
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store's write lock."""
+
+    code = "store_busy"
+    retryable = True
+
+
+class StoreCorrupt(StoreError):
+    """Stored bytes are not what was stored."""
+
+    code = "store_corrupt"

@@ -1,0 +1,1 @@
+"""Model contracts, checkpoint layouts, evaluation and training."""

@@ -1,0 +1,85 @@
+"""This project's own layout, `asrgate_ctc`: a slot pool inside the graph.
+
+| I/O | name | dtype[shape] |
+|---|---|---|
+| in | `features` | float32[B, window, mels] |
+| in | `slots` | int64[B], distinct rows of the pools |
+| in | `step` | int64[B], chunks already decoded in this lease; 0 makes the graph ignore what the slot held |
+| in | every other input, e.g. `pool_k_0` | float32[S, ...], one row per slot |
+| out | `log_probs` | float32[B, T, vocabulary], blank last |
+| out | `<pool>_next` | the pool with the B rows replaced; bind it over its input to update in place |
+
+Further outputs are left alone. Metadata: `model_type`, `window_size`, `chunk_shift`, `subsampling_factor`, `vocab_size`
+(without the blank) and `features`, a JSON object with the fields of `FeatureSpec`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from models.contract import ModelContract, StateTensor
+from models.errors import ContractMismatch
+from models.formats.facts import Facts
+from models.formats.signature import Signature, Tensor
+from pipeline.features import FeatureSpec
+
+LAYOUT = "asrgate_ctc"
+SLOTS_INPUT = "slots"
+STEP_INPUT = "step"
+
+_FEATURES = "features"
+_LOG_PROBS = "log_probs"
+
+
+def matches(signature: Signature) -> bool:
+    """Say whether the file has this layout's inputs."""
+    return {_FEATURES, SLOTS_INPUT, STEP_INPUT} <= signature.inputs.keys() and _LOG_PROBS in signature.outputs
+
+
+def read(facts: Facts) -> ModelContract:
+    """Read the contract.
+
+    Raises:
+        ContractMismatch: A fact is missing or contradicts another.
+    """
+    signature = facts.signature
+    features = signature.inputs[_FEATURES]
+    window, shift = facts.size(features, 1, "window_size"), facts.need_int("chunk_shift")
+    vocabulary = facts.vocabulary(signature.outputs[_LOG_PROBS])
+    pools = [tensor for name, tensor in signature.inputs.items() if name not in {_FEATURES, SLOTS_INPUT, STEP_INPUT}]
+    return ModelContract(
+        layout=LAYOUT,
+        features=_feature_spec(facts, features),
+        window_frames=window,
+        shift_frames=shift,
+        context_frames=window - shift,
+        subsampling=facts.need_int("subsampling_factor"),
+        vocabulary=vocabulary,
+        blank_id=len(vocabulary) - 1,
+        state_kind="slots",
+        states=tuple(_state(facts, tensor) for tensor in pools),
+        features_input=_FEATURES,
+        features_transposed=False,
+        log_probs_output=_LOG_PROBS,
+        fixed_batch=facts.fixed_batch(features),
+    )
+
+
+def _state(facts: Facts, pool: Tensor) -> StateTensor:
+    rows = tuple(size for size in pool.shape[1:] if isinstance(size, int))
+    if len(rows) != len(pool.shape) - 1 or f"{pool.name}_next" not in facts.signature.outputs:
+        msg = f"{facts.path}: {pool.name} must have fixed sizes behind its slot axis and an output {pool.name}_next"
+        raise ContractMismatch(msg)
+    return StateTensor(pool.name, f"{pool.name}_next", rows, pool.dtype)
+
+
+def _feature_spec(facts: Facts, features: Tensor) -> FeatureSpec:
+    try:
+        spec = FeatureSpec(**json.loads(facts.need_text(_FEATURES)))
+    except (TypeError, ValueError) as error:
+        msg = f"{facts.path}: metadata {_FEATURES} is no feature specification: {error}"
+        raise ContractMismatch(msg) from error
+    if features.shape[2] != spec.n_mels:
+        msg = f"{facts.path}: the graph takes {features.shape[2]} mel bins, its metadata promises {spec.n_mels}"
+        raise ContractMismatch(msg)
+    return spec

@@ -1,0 +1,1 @@
+"""Pure signal and text steps: no clock, no I/O, no threads."""

@@ -1,0 +1,213 @@
+"""From a stream's bytes to the windows a model takes, utterance by utterance.
+
+    payload -> decode -> resample -> VAD -> endpoint      where an utterance begins and ends
+                             |
+                             +-> features -> chunks       only inside utterances: silence costs the VAD alone
+
+All times are media time, counted in samples from the start of the stream. What comes out does not depend on how the
+bytes were cut into payloads. An utterance begins a little before its speech and never before the end of the last one;
+one that is cut at its longest goes on, without loss or overlap, in the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.audio import AudioFormat, decode
+from pipeline.endpoint import DEFAULT_RULES, EndpointRule, endpoint
+from pipeline.resample import Resampler
+from pipeline.utterance import SAMPLE_RATE_HZ, Recipe, UtteranceWindows
+from pipeline.vad import DEFAULT_HYSTERESIS, FRAME_SAMPLES, Hysteresis, Phase, SpeechDetector, VadModel, VadState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.chunk import Chunk
+
+Pcm = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceOpened:
+    """Speech has begun.
+
+    Attributes:
+        utterance: Number in the stream, from 0.
+        speech_at_s: Where the speech begins.
+        start_s: First sample of the utterance, where the model's time 0 lies.
+    """
+
+    utterance: int
+    speech_at_s: float
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceChunk:
+    """The next window of the open utterance."""
+
+    utterance: int
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceEnded:
+    """The utterance is over; its last chunk came before this.
+
+    Attributes:
+        utterance: Number in the stream.
+        end_s: End of its last sample.
+        reason: Name of the endpoint rule, or what `flush` was given.
+    """
+
+    utterance: int
+    end_s: float
+    reason: str
+
+
+ChainEvent = UtteranceOpened | UtteranceChunk | UtteranceEnded
+
+
+@dataclass(slots=True)
+class _Open:
+    number: int
+    start: int
+    windows: UtteranceWindows
+    speech_frames: int = 0
+
+
+class Chain:
+    """The media steps of one stream. One thread at a time.
+
+    Args:
+        audio_format: What the bytes are.
+        recipe: What the model wants.
+        vad: Detector of this stream alone; None makes one utterance of everything up to a flush.
+        rules: When an utterance ends; the first that applies names the reason.
+        hysteresis: Thresholds of the detector.
+        pre_roll_s: Audio before the speech that belongs to its utterance.
+
+    Attributes:
+        format: As given.
+        recipe: May be set at any time; the next utterance follows it.
+        received_bytes: Payload bytes taken.
+    """
+
+    def __init__(
+        self,
+        audio_format: AudioFormat,
+        recipe: Recipe,
+        vad: VadModel | None,
+        *,
+        rules: Sequence[EndpointRule] = DEFAULT_RULES,
+        hysteresis: Hysteresis = DEFAULT_HYSTERESIS,
+        pre_roll_s: float = 0.3,
+    ) -> None:
+        self.format = audio_format
+        self.recipe = recipe
+        self.received_bytes = 0
+        self._resampler = Resampler(audio_format.sample_rate_hz, SAMPLE_RATE_HZ)
+        self._detector = None if vad is None else SpeechDetector(vad, hysteresis)
+        self._rules = rules
+        self._pre_roll = round(pre_roll_s * SAMPLE_RATE_HZ)
+        latest_frames = 1 + max(hysteresis.window_frames, hysteresis.hangover_frames)
+        self._history = self._pre_roll + latest_frames * FRAME_SAMPLES
+        self._audio: Pcm = np.zeros(0, np.float32)  # [position, end): in the open utterance but not fed, or history
+        self._position = 0
+        self._previous_end = 0
+        self._utterances = 0
+        self._open: _Open | None = None
+
+    @property
+    def media_s(self) -> float:
+        """Length of the audio taken so far."""
+        return self.received_bytes / self.format.frame_bytes / self.format.sample_rate_hz
+
+    def push(self, payload: bytes, now: float) -> list[ChainEvent]:
+        """Take the next bytes.
+
+        Args:
+            payload: Whole samples in the stream's format, any number of them.
+            now: Monotonic second of arrival.
+
+        Raises:
+            MediaError: The bytes cannot be samples; nothing was taken and the stream may go on.
+        """
+        pcm = decode(payload, self.format)
+        self.received_bytes += len(payload)
+        return self._hear(self._resampler.push(pcm), now)
+
+    def flush(self, now: float, reason: str) -> list[ChainEvent]:
+        """Take everything pushed so far to its end, and end the open utterance, if there is one, for this reason."""
+        events = self._hear(self._resampler.flush(), now)
+        if self._open is not None:
+            end = self._position + len(self._audio)
+            silence_s = 0.0 if self._detector is None else _silence_s(self._detector.state, end)
+            events += self._end(self._open, end, silence_s, reason, now)
+        return events
+
+    def _hear(self, pcm: Pcm, now: float) -> list[ChainEvent]:
+        self._audio = np.concatenate((self._audio, pcm))
+        events: list[ChainEvent] = []
+        if self._detector is not None:
+            for heard in self._detector.push(pcm):
+                events += self._follow(heard, now)
+        elif self._open is None and len(self._audio):
+            events.append(self._begin(self._position, self._position))
+        if self._open is None:
+            self._take(self._position + len(self._audio) - self._history)
+        elif len(self._audio) >= self._open.windows.missing_samples:
+            # Every whole frame is judged, so no utterance can still end before the samples after it.
+            chunks = self._open.windows.push(self._take(self._position + len(self._audio)), now)
+            events += [UtteranceChunk(self._open.number, chunk) for chunk in chunks]
+        return events
+
+    def _follow(self, heard: VadState, now: float) -> list[ChainEvent]:
+        """Begin or end an utterance where one frame decides it."""
+        if self._open is None:
+            if heard.phase is not Phase.SPEECH:
+                return []
+            speech = max(heard.began * FRAME_SAMPLES, self._previous_end)
+            return [self._begin(speech, max(speech - self._pre_roll, self._previous_end))]
+        self._open.speech_frames += heard.phase is Phase.SPEECH
+        position = heard.frames * FRAME_SAMPLES
+        silence_s = _silence_s(heard, position)
+        reason = endpoint(
+            self._rules,
+            speech_s=self._open.speech_frames * FRAME_SAMPLES / SAMPLE_RATE_HZ,
+            trailing_silence_s=silence_s,
+            utterance_s=(position - self._open.start) / SAMPLE_RATE_HZ,
+        )
+        return self._end(self._open, position, silence_s, reason, now) if reason else []
+
+    def _begin(self, speech: int, start: int) -> UtteranceOpened:
+        self._take(start)
+        self._open = _Open(self._utterances, start, UtteranceWindows(self.recipe))
+        self._utterances += 1
+        return UtteranceOpened(self._open.number, speech / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ)
+
+    def _end(self, utterance: _Open, end: int, silence_s: float, reason: str, now: float) -> list[ChainEvent]:
+        chunks = utterance.windows.flush(self._take(end), silence_s, now)
+        self._open, self._previous_end = None, end
+        return [
+            *(UtteranceChunk(utterance.number, chunk) for chunk in chunks),
+            UtteranceEnded(utterance.number, end / SAMPLE_RATE_HZ, reason),
+        ]
+
+    def _take(self, end: int) -> Pcm:
+        """Remove the audio before stream position `end` and return it."""
+        count = max(0, end - self._position)
+        taken, self._audio = self._audio[:count], self._audio[count:]
+        self._position += count
+        return taken
+
+
+def _silence_s(heard: VadState, position: int) -> float:
+    """Return the silence before a position, as far as it is certain: an onset may yet turn out to be speech."""
+    if heard.phase in (Phase.ONSET, Phase.SPEECH):
+        return 0.0
+    return (position - heard.ended * FRAME_SAMPLES) / SAMPLE_RATE_HZ

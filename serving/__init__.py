@@ -1,0 +1,1 @@
+"""Engines that run a streaming model over leased slots."""

@@ -1,0 +1,168 @@
+"""The engine: leased utterances in, transcripts out, one batch at a time.
+
+A step is schedule -> gather -> run -> scatter -> decode -> deliver, where gathering and scattering state is the pool's
+business. The engine has no thread of its own: `serving.worker` gives it one, tests drive it by hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.chunk import Chunk
+from pipeline.ctc import CtcState, GreedyCtc
+from pipeline.transcript import Latency, TranscriptBuilder
+from serving.client import Update
+from serving.errors import InferenceFailed, Overloaded
+from serving.meter import StepMeter
+from serving.scheduler import Scheduler
+from serving.slots import SlotLease, SlotPool
+from serving.stepper import Stepper
+
+_log = logging.getLogger(__name__)
+
+_MAX_PENDING_CHUNKS = 1024
+
+
+@dataclass(slots=True)
+class _Utterance:
+    """What the engine remembers of a lease."""
+
+    live: bool
+    ctc: CtcState
+    builder: TranscriptBuilder
+    slot: SlotLease | None = None
+    steps: int = 0
+    text: str = ""
+    pending: deque[tuple[Chunk, float]] = field(default_factory=deque)
+
+
+class Engine:
+    """Decodes many utterances on one model. Not thread-safe.
+
+    Attributes:
+        stepper: The model.
+        meter: How busy it has been; any thread may read it.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        *,
+        max_wait_ms: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take over a warm model; `clock` times the steps."""
+        contract = stepper.contract
+        self.stepper = stepper
+        self.meter = StepMeter(clock())
+        self._clock = clock
+        self._ctc = GreedyCtc(contract.blank_id)
+        self._slots = SlotPool(stepper.slots)
+        self._scheduler = Scheduler(stepper.max_batch, max_wait_ms / 1000)
+        self._utterances: dict[int, _Utterance] = {}
+        self._line: deque[int] = deque()
+        self._updates: list[tuple[int, Update]] = []
+
+    def open(self, lease: int, live: bool = True) -> None:
+        """Give the lease a slot, or a place in the line for one."""
+        contract = self.stepper.contract
+        self._utterances[lease] = _Utterance(live, self._ctc.initial(), TranscriptBuilder(contract))
+        self._line.append(lease)
+        self._seat()
+
+    def push(self, lease: int, chunk: Chunk, now: float) -> None:
+        """Queue a chunk; a lease that is over ignores it."""
+        utterance = self._utterances.get(lease)
+        if utterance is None:
+            return
+        contract = self.stepper.contract
+        expected = (contract.window_frames, contract.features.n_mels)
+        if chunk.features.shape != expected or not np.isfinite(chunk.features).all():
+            self._end(lease, InferenceFailed(f"chunk {chunk.index} is not {expected} finite features"))
+        elif len(utterance.pending) >= _MAX_PENDING_CHUNKS:
+            self._end(lease, Overloaded(f"{_MAX_PENDING_CHUNKS} chunks of one utterance are waiting; push more slowly"))
+        else:
+            utterance.pending.append((chunk, now))
+            if utterance.slot is not None:
+                self._scheduler.push(lease, now)
+
+    def cancel(self, lease: int) -> None:
+        """Drop the lease and what it has queued; no update follows."""
+        self._end(lease, None)
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return when `tick` will have work if nothing arrives before; None where it will not."""
+        return self._scheduler.next_deadline(now)
+
+    def tick(self, now: float) -> list[tuple[int, Update]]:
+        """Run the batch that is due, if any.
+
+        Returns:
+            Updates by lease, in order. After a `Final` or an error the lease is over.
+        """
+        batch = self._scheduler.poll(now)
+        if batch is not None:
+            self._step(batch)
+        updates, self._updates = self._updates, []
+        return updates
+
+    def _step(self, batch: list[int]) -> None:
+        began = self._clock()
+        rows = [self._utterances[lease] for lease in batch]
+        chunks = [row.pending.popleft() for row in rows]
+        slots = np.array([row.slot.index for row in rows if row.slot is not None], np.int64)
+        steps = np.array([row.steps for row in rows], np.int64)
+        try:
+            log_probs = self.stepper.step([chunk.features for chunk, _ in chunks], slots, steps)
+        except Exception as error:
+            _log.exception("a step of %d rows failed", len(batch))
+            for lease in batch:
+                self._end(lease, InferenceFailed(f"the model raised {type(error).__name__}"))
+            return
+        infer_ms = 1000 * (self._clock() - began)
+        finite = [bool(np.isfinite(row).all()) for row in log_probs]
+        for index, (lease, row, (chunk, pushed)) in enumerate(zip(batch, rows, chunks, strict=True)):
+            row.steps += 1
+            if not finite[index]:
+                self._end(lease, InferenceFailed(f"the model's output for chunk {chunk.index} is not finite"))
+                continue
+            tokens, row.ctc = self._ctc.step(log_probs[index], row.ctc)
+            latency = Latency(1000 * (self._clock() - chunk.arrived), 1000 * (began - pushed), infer_ms, len(batch))
+            row.builder.push(tokens)
+            if chunk.last:
+                self._end(lease, row.builder.final(latency))
+            elif tokens:
+                partial = row.builder.partial(latency)
+                if partial.text != row.text:
+                    row.text = partial.text
+                    self._updates.append((lease, partial))
+        self.meter.add(began, self._clock(), len(batch))
+
+    def _end(self, lease: int, update: Update | None) -> None:
+        utterance = self._utterances.pop(lease, None)
+        if utterance is None:
+            return
+        if utterance.slot is None:
+            self._line.remove(lease)
+        else:
+            self._scheduler.close(lease)
+            self._slots.release(utterance.slot)
+        if update is not None:
+            self._updates.append((lease, update))
+        self._seat()
+
+    def _seat(self) -> None:
+        """Give free slots to the front of the line."""
+        while self._line and (slot := self._slots.lease()) is not None:
+            lease = self._line.popleft()
+            utterance = self._utterances[lease]
+            utterance.slot = slot
+            self._scheduler.open(lease, utterance.live)
+            for _, pushed in utterance.pending:
+                self._scheduler.push(lease, pushed)

@@ -1,0 +1,65 @@
+"""How busy an engine has been: step durations and batch sizes over a sliding window."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A reading of the window.
+
+    Attributes:
+        load: Share of the window spent stepping, in [0, 1].
+        step_ms: Mean duration of a step.
+        batch: Mean rows of a step.
+    """
+
+    load: float
+    step_ms: float
+    batch: float
+
+
+class StepMeter:
+    """Remembers the steps of the last `window_s` seconds and the totals since the start.
+
+    The engine's thread adds, any other may read.
+    """
+
+    def __init__(self, now: float, window_s: float = 10.0) -> None:
+        self._started = now
+        self._window_s = window_s
+        self._recent: deque[tuple[float, float, int]] = deque()
+        self._lock = threading.Lock()
+        self.steps = 0
+        self.chunks = 0
+
+    def add(self, began: float, ended: float, batch: int) -> None:
+        """Note one step of `batch` rows, between two monotonic seconds."""
+        with self._lock:
+            self.steps += 1
+            self.chunks += batch
+            self._recent.append((began, ended, batch))
+            self._forget(ended)
+
+    def read(self, now: float) -> Meter:
+        """Return the means over the window that ends at `now`."""
+        with self._lock:
+            self._forget(now)
+            recent = list(self._recent)
+        if not recent:
+            return Meter(0.0, 0.0, 0.0)
+        span = min(self._window_s, max(now - self._started, 1e-9))
+        busy = sum(ended - max(began, now - span) for began, ended, _ in recent)
+        durations = sum(ended - began for began, ended, _ in recent)
+        return Meter(
+            load=min(1.0, busy / span),
+            step_ms=1000 * durations / len(recent),
+            batch=sum(batch for *_, batch in recent) / len(recent),
+        )
+
+    def _forget(self, now: float) -> None:
+        while self._recent and self._recent[0][1] <= now - self._window_s:
+            self._recent.popleft()

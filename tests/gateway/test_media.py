@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+
+from gateway.media import MediaWorker
+
+
+async def test_steps_run_on_one_other_thread_in_order_and_answer_on_the_loop(worker: MediaWorker) -> None:
+    done: asyncio.Queue[tuple[int, int | Exception, int]] = asyncio.Queue()
+
+    def note(number: int, thread: int | Exception) -> None:
+        done.put_nowait((number, thread, threading.get_ident()))
+
+    for number in range(100):
+        worker.submit(
+            threading.get_ident,
+            partial(note, number),
+        )
+    answers = [await done.get() for _ in range(100)]
+    assert [number for number, _, _ in answers] == list(range(100))
+    assert {there for _, there, _ in answers} != {threading.get_ident()}
+    assert len({there for _, there, _ in answers}) == 1
+    assert {here for _, _, here in answers} == {threading.get_ident()}
+
+
+async def test_what_a_step_raises_is_its_answer_and_the_next_one_runs(worker: MediaWorker) -> None:
+    answers: asyncio.Queue[object] = asyncio.Queue()
+
+    def fail() -> int:
+        raise ValueError("bad step")
+
+    worker.submit(fail, answers.put_nowait)
+    worker.submit(lambda: 7, answers.put_nowait)
+    assert isinstance(await answers.get(), ValueError)
+    assert await answers.get() == 7
+
+
+async def test_a_busy_loop_is_woken_once_for_many_answers(worker: MediaWorker) -> None:
+    loop, wakes = asyncio.get_running_loop(), 0
+    original = loop.call_soon_threadsafe
+
+    def counted(*args: object, **kwargs: object) -> asyncio.Handle:
+        nonlocal wakes
+        wakes += 1
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+    finished = threading.Event()
+    answers: list[int | Exception] = []
+    for number in range(50):
+        worker.submit(partial(int, number), answers.append)
+    worker.submit(finished.set, lambda _: None)
+    finished.wait(5)  # the loop is blocked here, as by somebody's long callback
+    assert answers == []
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert answers == list(range(50))
+    assert wakes <= 2
+
+
+async def test_closing_finishes_what_was_handed_in() -> None:
+    worker = MediaWorker(asyncio.get_running_loop())
+    answers: list[int | Exception] = []
+    worker.submit(lambda: 1, answers.append)
+    await worker.aclose()
+    await asyncio.sleep(0)
+    assert answers == [1]
