@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 Pcm = NDArray[np.float32]
 Frames = NDArray[np.float32]
@@ -146,7 +145,7 @@ class Fbank:
         if spec.remove_dc:
             framed = framed - self._framed(span, count).sum(axis=1, keepdims=True) * self._dc_gain
         np.multiply(framed, self._window, out=padded[:count, :length])
-        spectrum = fft.rfft(padded, axis=1)
+        spectrum = np.fft.rfft(padded, axis=1)
         power = np.square(spectrum.real)
         power += np.square(spectrum.imag)
         mel = power.reshape(-1, _TILE_FRAMES, power.shape[1]) @ self._mel
