@@ -64,3 +64,8 @@ def clips(shared_dir: Path) -> Callable[[str, int], list[Clip]]:
         return list(decode([r for r in rows if r[3] == "dev" and r[4].startswith(source)][:count]))
 
     return load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the browser tests last: their driver keeps an event loop on the main thread, beside which no other can run."""
+    items.sort(key=lambda item: "tests/browser/" in item.path.as_posix())
