@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.clients import Client, ClientReport
-from bench.server import CostMeter, Server
+from bench.server import CostMeter, Server, engine_cpu_s
 from bench.tracks import Track
 
 _SAMPLE_EVERY_S = 0.5
@@ -50,6 +50,7 @@ class LoadReport:
         server: The server it ran against.
         clients: Lists and counts of all clients, joined.
         cpu_s: CPU time of the server during the run, where its process is known.
+        engine_cpu_s: The part of it that went into model steps, where the server says so.
         client_cpu_s: CPU time of this process.
         wall_s: Length of the run.
         rss_mb: Largest memory of the server during the run.
@@ -59,6 +60,7 @@ class LoadReport:
     server: Server
     clients: ClientReport
     cpu_s: float | None
+    engine_cpu_s: float | None
     client_cpu_s: float
     wall_s: float
     rss_mb: float | None
@@ -73,6 +75,7 @@ async def run_load(plan: LoadPlan, server: Server, tracks: list[Track], on_sent:
         tracks: What to send; clients take turns at them.
         on_sent: Told of all audio seconds sent, by whichever client.
     """
+    engine_began_s = await asyncio.to_thread(engine_cpu_s, server.url)
     meter = CostMeter(server.pid)
     began, client_began = time.monotonic(), time.process_time()
     url = plan.stream_url(server)
@@ -85,11 +88,14 @@ async def run_load(plan: LoadPlan, server: Server, tracks: list[Track], on_sent:
     finally:
         watching.cancel()
     meter.sample()
+    engine_ended_s = await asyncio.to_thread(engine_cpu_s, server.url)
+    stepped = None if engine_began_s is None or engine_ended_s is None else engine_ended_s - engine_began_s
     return LoadReport(
         plan,
         server,
         _joined(reports),
         cpu_s=meter.cpu_s,
+        engine_cpu_s=stepped,
         client_cpu_s=time.process_time() - client_began,
         wall_s=time.monotonic() - began,
         rss_mb=meter.rss_mb,

@@ -33,7 +33,8 @@ def percentiles(values: Sequence[float]) -> dict[str, float | None]:
 def to_dict(report: LoadReport) -> dict[str, Any]:
     """Return a JSON-ready summary; see `bench.clients` for what each latency means."""
     plan, clients = report.plan, report.clients
-    cpu_ms = None if report.cpu_s is None or not clients.sent_s else round(1000 * report.cpu_s / clients.sent_s, 2)
+    cpu_ms = _ms_per_s(report.cpu_s, clients.sent_s)
+    engine_ms = _ms_per_s(report.engine_cpu_s, clients.sent_s)
     return {
         "streams": plan.streams,
         "seconds": plan.seconds,
@@ -51,9 +52,15 @@ def to_dict(report: LoadReport) -> dict[str, Any]:
         "client_late_ms": percentiles(clients.late_ms),
         "client_cores": round(report.client_cpu_s / report.wall_s, 2),
         "cpu_ms_per_audio_s": cpu_ms,
+        "engine_cpu_ms_per_audio_s": engine_ms,
+        "gateway_cpu_ms_per_audio_s": None if cpu_ms is None or engine_ms is None else round(cpu_ms - engine_ms, 2),
         "rss_mb": None if report.rss_mb is None else round(report.rss_mb, 1),
         "ready_s": None if report.server.ready_s is None else round(report.server.ready_s, 2),
     }
+
+
+def _ms_per_s(cpu_s: float | None, audio_s: float) -> float | None:
+    return None if cpu_s is None or not audio_s else round(1000 * cpu_s / audio_s, 2)
 
 
 def to_view(summary: dict[str, Any]) -> Group:
@@ -75,6 +82,9 @@ def _notes(summary: dict[str, Any]) -> Text:
         lines.append(f"server: {summary['cpu_ms_per_audio_s']:.1f} ms CPU per audio second, {summary['rss_mb']:.0f} MB")
     if summary["ready_s"] is not None:
         lines[-1] += f", ready after {summary['ready_s']:.1f} s"
+    if summary["gateway_cpu_ms_per_audio_s"] is not None:
+        outside, engine = summary["gateway_cpu_ms_per_audio_s"], summary["engine_cpu_ms_per_audio_s"]
+        lines.append(f"of it {engine:.1f} ms in model steps, {outside:.1f} ms outside")
     text = Text("\n".join(lines))
     if summary["errors"]:
         codes = ", ".join(f"{count} x {code}" for code, count in summary["error_codes"].items())

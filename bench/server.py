@@ -85,6 +85,15 @@ def _ready(url: str) -> bool:
         return False
 
 
+def engine_cpu_s(url: str) -> float | None:
+    """Return the CPU seconds that the server's engine has stepped, from its metrics; None where it does not say."""
+    with contextlib.suppress(httpx.TransportError):
+        for line in httpx.get(f"{url}/metrics", timeout=5.0).text.splitlines():
+            if line.startswith("asrgate_engine_cpu_seconds_total "):
+                return float(line.split()[1])
+    return None
+
+
 class CostMeter:
     """CPU time and memory of a process; does nothing without one."""
 

@@ -97,3 +97,4 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily("asrgate_engine_waiting", "Utterances waiting for a slot", stats.waiting)
         yield CounterMetricFamily("asrgate_engine_steps", "Steps", stats.steps)
         yield CounterMetricFamily("asrgate_engine_audio_seconds", "Audio decoded", stats.audio_s)
+        yield CounterMetricFamily("asrgate_engine_cpu_seconds", "CPU time of the steps", stats.cpu_s)

@@ -65,6 +65,7 @@ class RecognizerStats:
         batch: Mean utterances in a recent step.
         steps: Steps since the start.
         audio_s: Audio decoded since the start.
+        cpu_s: CPU time of the steps since the start, where the engine runs in this process.
     """
 
     open_leases: int
@@ -75,6 +76,7 @@ class RecognizerStats:
     batch: float
     steps: int
     audio_s: float
+    cpu_s: float = 0.0
 
 
 class Recognizer(Protocol):

@@ -113,7 +113,7 @@ class Engine:
         return updates
 
     def _step(self, batch: list[int]) -> None:
-        began = self._clock()
+        began, cpu_s = self._clock(), time.thread_time()
         rows = [self._utterances[lease] for lease in batch]
         chunks = [row.pending.popleft() for row in rows]
         slots = np.array([row.slot.index for row in rows if row.slot is not None], np.int64)
@@ -142,7 +142,7 @@ class Engine:
                 if partial.text != row.text:
                     row.text = partial.text
                     self._updates.append((lease, partial))
-        self.meter.add(began, self._clock(), len(batch))
+        self.meter.add(began, self._clock(), len(batch), time.thread_time() - cpu_s)
 
     def _end(self, lease: int, update: Update | None) -> None:
         utterance = self._utterances.pop(lease, None)

@@ -108,6 +108,7 @@ class LocalRecognizer:
             batch=meter.batch,
             steps=self._engine.meter.steps,
             audio_s=self._engine.meter.chunks * self.model.contract.chunk_s,
+            cpu_s=self._engine.meter.cpu_s,
         )
 
     async def aclose(self) -> None:

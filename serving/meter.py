@@ -35,12 +35,14 @@ class StepMeter:
         self._lock = threading.Lock()
         self.steps = 0
         self.chunks = 0
+        self.cpu_s = 0.0
 
-    def add(self, began: float, ended: float, batch: int) -> None:
-        """Note one step of `batch` rows, between two monotonic seconds."""
+    def add(self, began: float, ended: float, batch: int, cpu_s: float = 0.0) -> None:
+        """Note one step of `batch` rows, between two monotonic seconds, and the CPU time of its thread."""
         with self._lock:
             self.steps += 1
             self.chunks += batch
+            self.cpu_s += cpu_s
             self._recent.append((began, ended, batch))
             self._forget(ended)
 

@@ -21,7 +21,7 @@ def report(**seen: object) -> LoadReport:
     for name, value in seen.items():
         setattr(clients, name, value)
     server = Server("http://127.0.0.1:1", 2.5, 1)
-    return LoadReport(PLAN, server, clients, cpu_s=0.3, client_cpu_s=1.0, wall_s=10.0, rss_mb=200.0)
+    return LoadReport(PLAN, server, clients, cpu_s=0.3, engine_cpu_s=0.2, client_cpu_s=1.0, wall_s=10.0, rss_mb=200.0)
 
 
 def view(found: LoadReport) -> str:
@@ -40,6 +40,8 @@ def test_the_summary_is_json_with_the_promised_keys() -> None:
     assert summary["streams"] == 2
     assert summary["errors"] == 0
     assert summary["cpu_ms_per_audio_s"] == 15.0
+    assert summary["engine_cpu_ms_per_audio_s"] == 10.0
+    assert summary["gateway_cpu_ms_per_audio_s"] == 5.0
     assert summary["rss_mb"] == 200.0
     assert summary["client_cores"] == 0.1
     assert summary["first_partial_ms"]["p50"] == 300.0
@@ -59,7 +61,7 @@ def test_the_view_names_errors_and_late_clients() -> None:
 
 def test_a_server_whose_process_is_unknown_has_no_cost() -> None:
     found = report()
-    unknown = LoadReport(PLAN, Server("http://h", None, None), found.clients, None, 1.0, 10.0, None)
+    unknown = LoadReport(PLAN, Server("http://h", None, None), found.clients, None, None, 1.0, 10.0, None)
     summary = to_dict(unknown)
     assert summary["cpu_ms_per_audio_s"] is summary["rss_mb"] is summary["ready_s"] is None
     assert "CPU" not in view(unknown)
