@@ -252,3 +252,58 @@ def modelload(
         typer.echo(json.dumps([cost.to_dict() for cost in costs]))
     else:
         Console().print(loading.to_table(costs, file.stat().st_size))
+
+
+@app.command()
+def update(
+    *,
+    followers: Annotated[int, typer.Option("--followers", "-n", min=0, help="Real devices; 0 for none.")] = 8,
+    model: Annotated[Path | None, typer.Option(help="Model folder or ONNX file; the shipped one by default.")] = None,
+    change: Annotated[str, typer.Option(help="last layer, adapters, fine-tuned or new weights.")] = "adapters",
+    way: Annotated[str, typer.Option(help="How it is taken: patch, full, or patch,full.")] = "patch,full",
+    kb_per_s: Annotated[float, typer.Option(min=1.0, help="Speed of each link.")] = 250.0,
+    breaks_per_mb: Annotated[float, typer.Option(min=0.0, help="Connections lost.")] = 0.5,
+    flips_per_mb: Annotated[float, typer.Option(min=0.0, help="Bits flipped.")] = 0.2,
+    devices: Annotated[int, typer.Option(min=0, help="Simulated devices; 0 for none.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the weather.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the simulation (needs the extra `plot`).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Update a fleet over bad links: real devices on this machine, then a simulated crowd.
+
+    Exit status 1 where a real device failed, or more than one simulated device in 200.
+    """
+    import asyncio
+    import tempfile
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from bench import crowd
+    from bench import update as updates
+    from gateway.config import PRETRAINED
+
+    ways: list[updates.Way] = [known for known in ("patch", "full") if known in way.split(",")]
+    if len(ways) != len(way.split(",")):
+        raise typer.BadParameter(f"{way!r} is not patch, full or patch,full", param_hint="--way")
+    weather = replace(updates.LINK, bytes_per_s=1000 * kb_per_s, breaks_per_mb=breaks_per_mb, flips_per_mb=flips_per_mb)
+    outcomes, simulated = [], None
+    if followers:
+        with tempfile.TemporaryDirectory(prefix="asrgate-release-") as scratch:
+            release = updates.make_release(model or PRETRAINED, change, Path(scratch), seed)
+            outcomes = asyncio.run(updates.measure(release, ways, followers, weather, seed))
+    if devices:
+        simulated = crowd.Crowd(crowd.Plan.of(devices, seed)).run()
+        if plot is not None:
+            crowd.plot(simulated, plot)
+    if as_json:
+        real = [outcome.to_dict() for outcome in outcomes]
+        typer.echo(json.dumps({"real": real, "simulated": simulated.to_dict() if simulated else None}))
+    else:
+        console = Console()
+        if outcomes:
+            console.print(updates.to_table(outcomes))
+        if simulated:
+            console.print(updates.crowd_table(devices, simulated))
+    if any(outcome.succeeded < 1 for outcome in outcomes) or (simulated and simulated.succeeded < 0.995):
+        raise typer.Exit(1)

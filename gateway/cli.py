@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import cli_models
+from gateway import cli_models, cli_registry
 from gateway.cli_evaluate import evaluate
 from gateway.options import ConfigOption, ModelOption, ProgressOption, ProviderOption, configured
 from pipeline.errors import AsrgateError, ConfigError
@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 cli_models.app.command()(evaluate)
 app.add_typer(cli_models.app, name="models", help="Measure, pack, sign, store and fetch models.")
+app.add_typer(cli_registry.app, name="registry", help="Hand models out to devices.")
+app.command()(cli_registry.follow)
 
 
 def main() -> None:

@@ -67,5 +67,5 @@ def clips(shared_dir: Path) -> Callable[[str, int], list[Clip]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the browser tests last: their driver keeps an event loop on the main thread, beside which no other can run."""
+    """Run the browser tests last: their driver keeps an event loop on the main thread and bears no other beside it."""
     items.sort(key=lambda item: "tests/browser/" in item.path.as_posix())
