@@ -193,9 +193,15 @@ async def test_a_second_connection_takes_the_session_over(
 async def test_who_said_goodbye_is_forgotten(server: Server) -> None:
     async with stream(server) as heard:
         token = (await heard.next("ready"))["resume"]
-    async with stream(server, resume=token) as late:
-        assert (await late.next())["code"] == "resume_failed"
-        assert await late.closed() == 1008
+    for _ in range(100):  # the server may hear the goodbye after the next connection
+        async with stream(server, resume=token) as late:
+            answer = await late.next()
+            if answer["type"] == "error":
+                assert answer["code"] == "resume_failed"
+                assert await late.closed() == 1008
+                return
+        await asyncio.sleep(0.02)
+    pytest.fail("the session was not forgotten")
 
 
 async def test_partials_can_be_declined(server: Server, talk_s16: bytes, undisturbed: list[Message]) -> None:

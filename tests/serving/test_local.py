@@ -42,10 +42,11 @@ class Sink:
 
 @pytest.fixture
 async def recognizer(model: Path) -> AsyncIterator[LocalRecognizer]:
+    before = set(threading.enumerate())
     local = LocalRecognizer.load(model, slots=4, max_batch=3, max_waiting=2, provider="cpu")
     yield local
     await local.aclose()
-    assert not any(thread.name == "asrgate-engine" for thread in threading.enumerate())
+    assert not any(thread.name == "asrgate-engine" for thread in set(threading.enumerate()) - before)
 
 
 def _feed(recognizer: Recognizer, seed: int, count: int, send: int | None = None) -> tuple[Lease, Sink]:
