@@ -31,6 +31,7 @@ def test_two_streams_end_to_end(shared_dir: Path, monkeypatch: pytest.MonkeyPatc
         assert summary[name].keys() == {"p50", "p95", "p99"}
     assert summary["finalize_ms"]["p50"] > 0
     assert summary["cpu_ms_per_audio_s"] > 0
+    assert 0 < summary["engine_cpu_ms_per_audio_s"] < summary["cpu_ms_per_audio_s"]
     assert summary["rss_mb"] > 20
 
 
