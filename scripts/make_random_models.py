@@ -1,14 +1,15 @@
 """Write random-weight checkpoints in true public layouts, for tests and for measuring cost without a download.
 
-Usage: python scripts/make_random_models.py {nemo,asrgate} --size {tiny,small} --out DIR [--right N] [--int8]
+Usage: python -m scripts.make_random_models LAYOUT --out DIR [--size {tiny,small}] [--right N] [--int8]
 
 `nemo` is a cache-aware streaming FastConformer-CTC as NeMo exports it: same names, shapes, metadata and arithmetic
 cost; `cache_last_channel` holds layer inputs, so keys and values of all cached frames are projected anew at each step.
 `small` is the published small model's size (14 M). `asrgate` is the default model's own exporter at the size asked for.
+`zipformer2`, `wenet`, `t-one` and `wav2vec2` are tiny and true to their layouts at the border only.
 Weights are random, with a blank bias that makes about two frames in three blank. Needs the extra `train`.
 """
 
-# ruff: noqa: INP001 - a script, run by its path
+# ruff: noqa: INP001 - a script
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from models.training.config import ModelConfig
 from models.training.encoder import Description
 from models.training.export import export_slots, write_symbols
+from scripts.random_layouts import LAYOUTS
 
 _LEFT_FRAMES = 70
 _KERNEL = 9
@@ -279,6 +282,53 @@ def make_asrgate(folder: Path, size: str, seed: int = 0) -> Path:
     return folder / "model.onnx"
 
 
+def make_layout(folder: Path, layout: str, symbols: int = 64, batch: int | None = None, seed: int = 0) -> Path:
+    """Write `model.onnx` and `tokens.txt` in one of `LAYOUTS` and return the model file.
+
+    Args:
+        folder: Where to.
+        layout: Its name.
+        symbols: Output classes, the blank included.
+        batch: Batch size to freeze; any by default.
+        seed: Of the weights.
+    """
+    torch.manual_seed(seed)
+    model: Any = LAYOUTS[layout](symbols).eval()
+    blank = symbols - 1 if layout == "t-one" else 0
+    inputs, outputs, output_axes = model.names()
+    with torch.no_grad():
+        model.head.weight.mul_(12)
+        scores = model(*model.example(1).values())
+        scores = scores if isinstance(scores, Tensor) else scores[0]
+        others = torch.cat((scores[..., :blank], scores[..., blank + 1 :]), dim=-1)
+        model.head.bias[blank] += (others.max(-1).values - scores[..., blank]).quantile(_BLANK_SHARE)
+    axes = {name: {axis: "N"} for name, axis in {**inputs, **output_axes}.items() if axis >= 0}
+    if layout == "wav2vec2":
+        axes["input_values"][1], axes["logits"][1] = "samples", "frames"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracing exporter is deprecated, and the one these projects use
+        torch.onnx.export(
+            model,
+            tuple(model.example(1 if layout == "wenet" else batch or 2).values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes={} if batch else axes,
+            opset_version=17,
+            dynamo=False,
+        )
+    exported = onnx.load(str(path))
+    onnx.helper.set_model_props(exported, {key: str(value) for key, value in model.metadata().items()})
+    onnx.save(exported, str(path))
+    names = list(_symbols(symbols))
+    names[blank] = {"wenet": "<blank>", "wav2vec2": "<pad>"}.get(layout, "<blk>")
+    table = "".join(f"{name} {index}\n" for index, name in enumerate(names))
+    (folder / "tokens.txt").write_text(table, encoding="utf-8")
+    return path
+
+
 def _symbols(count: int) -> tuple[str, ...]:
     """Return piece names, every other one beginning a word."""
     return tuple(("t" if index % 2 else "\u2581t") + str(index) for index in range(count))
@@ -287,7 +337,7 @@ def _symbols(count: int) -> tuple[str, ...]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layout", choices=["nemo", "asrgate"])
+    parser.add_argument("layout", choices=["nemo", "asrgate", *LAYOUTS])
     parser.add_argument("--size", choices=sorted(SIZES), default="tiny")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--right", type=int, default=6, help="look-ahead of `nemo` in 80 ms frames: 0, 6 or 13")
@@ -295,8 +345,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.layout == "nemo":
         path = make_nemo(options.out, options.size, options.right)
-    else:
+    elif options.layout == "asrgate":
         path = make_asrgate(options.out, options.size)
+    else:
+        path = make_layout(options.out, options.layout)
     if options.int8:
         target = str(path.with_name("model.int8.onnx"))
         quantize_dynamic(str(path), target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8)

@@ -28,6 +28,7 @@ class CorpusConfig:
     max_clip_s: float
     bpe_pieces: int
     bpe_text_lines: int
+    clips_per_source: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class TrainConfig:
     loss_bpe: float
     loss_phones: float
     loss_middle_phones: float
+    crf: float
+    crf_from_hours: float
     batch_schedule: tuple[tuple[float, float], ...]
     checkpoint_every_s: float
     evaluate_every_s: float
@@ -130,12 +133,14 @@ class RecipeConfig:
 
 
 def load_config(path: Path = CONFIG_FILE) -> RecipeConfig:
-    """Read a configuration file.
+    """Read a configuration file; keys that it lacks are those of the default model's recipe.
 
     Raises:
-        RecipeError: A section or key is missing or unknown.
+        RecipeError: A key is unknown.
     """
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    content = tomllib.loads(CONFIG_FILE.read_text(encoding="utf-8"))
+    for name, section in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        content[name] = {**content.get(name, {}), **section}
     return RecipeConfig(
         corpus=_section(content, "corpus", CorpusConfig),
         synthesis=_section(content, "synthesis", SynthesisConfig),
@@ -175,3 +180,13 @@ def shared_dir() -> Path:
             f"no training material in {folder}: set ASRGATE_SHARED to the folder of speech, noise and text"
         )
     return folder
+
+
+def weights_beside(folder: Path) -> Path:
+    """Return where the training weights of a fine-tuned model lie."""
+    return folder.with_name(f"{folder.name}.weights.npz")
+
+
+def weights_places(folder: Path, name: str) -> tuple[Path, ...]:
+    """Return where the training weights of a model of that name may lie: beside it, or with the recipe."""
+    return weights_beside(folder.resolve()), Path(__file__).with_name("restart") / f"{name}.npz"

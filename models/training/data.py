@@ -6,10 +6,12 @@ one clip, a string of short words by one speaker, or two ordinary clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import lzma
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ _PAD_S = 1.0
 _GAP_S = (0.03, 0.4)
 _WORD_COUNTS = (1, 1, 2, 3, 4, 5, 7)
 _STATISTICS_CLIPS = 400
+_TEXTS = ("books.txt.xz", "dialogue.txt.xz")
+_TEXT_LINES = 100_000
+_TRANSCRIPT_WEIGHT = 10.0
 
 
 @dataclass
@@ -53,9 +58,17 @@ class Batch:
     seconds: float
 
 
+class Labels(Protocol):
+    """Turns transcripts into targets."""
+
+    def label(self, text: str) -> tuple[list[int], list[int]]:
+        """Return piece ids, and phone ids or [] where a word's sound is unknown."""
+        ...
+
+
 @dataclass(frozen=True)
 class Labeller:
-    """Turns transcripts into targets."""
+    """Targets by the recipe's own pieces and dictionary."""
 
     pieces: Any
     lexicon: Lexicon
@@ -162,11 +175,11 @@ class Sampler:
             total_s += drawn[-1].seconds
         jitter = rng.uniform(1 - _LENGTH_JITTER, 1 + _LENGTH_JITTER, len(drawn))
         order = np.argsort([utterance.seconds * factor for utterance, factor in zip(drawn, jitter, strict=True)])
-        batches = _cut([drawn[index] for index in order], batch_s)
+        batches = cut_batches([drawn[index] for index in order], batch_s)
         return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def _cut(utterances: Sequence[Utterance], batch_s: float) -> list[list[Utterance]]:
+def cut_batches(utterances: Sequence[Utterance], batch_s: float) -> list[list[Utterance]]:
     """Cut utterances sorted by length so that longest times count stays within `batch_s`."""
     batches: list[list[Utterance]] = [[]]
     longest_s = 0.0
@@ -225,7 +238,7 @@ class BatchStream:
 class BatchMaker:
     """Turns utterances into padded, labelled, distorted features."""
 
-    def __init__(self, augmenter: Augmenter, labeller: Labeller, mean: Frames) -> None:
+    def __init__(self, augmenter: Augmenter, labeller: Labels, mean: Frames) -> None:
         self._augmenter, self._labeller, self._mean = augmenter, labeller, mean
         self._fbank = Fbank(NEMO_LOGMEL)
 
@@ -248,7 +261,7 @@ class BatchMaker:
         return augmenter.mask(self._fbank.whole(pcm), rng, strength, self._mean)
 
 
-def collate(rendered: Sequence[Frames], texts: Sequence[str], labeller: Labeller) -> Batch:
+def collate(rendered: Sequence[Frames], texts: Sequence[str], labeller: Labels) -> Batch:
     """Pad features with digital silence and attach targets."""
     frames = np.array([output_frames(len(features)) for features in rendered], np.int64)
     features = np.full((len(rendered), window_frames(int(frames.max())), rendered[0].shape[1]), SILENCE, np.float32)
@@ -259,6 +272,19 @@ def collate(rendered: Sequence[Frames], texts: Sequence[str], labeller: Labeller
     seconds = sum(len(utterance) for utterance in rendered) / 100
     pieces, phones = [pieces for pieces, _ in labels], [phones for _, phones in labels]
     return Batch(features, frames, pieces, phones, list(texts), seconds)
+
+
+def phone_sentences(
+    corpora: Sequence[Corpus], lexicon: Lexicon, text_folder: Path
+) -> Iterator[tuple[float, list[int]]]:
+    """Iterate over phone ids for the trigram of the CRF loss: transcripts, weighed up, then general text."""
+    for corpus in corpora:
+        for clip in corpus.clips:
+            yield _TRANSCRIPT_WEIGHT, lexicon.sentence(clip.text) or []
+    for name in _TEXTS:
+        with lzma.open(text_folder / name, "rt", encoding="utf-8") as lines:
+            for line in itertools.islice(lines, _TEXT_LINES):
+                yield 1.0, lexicon.sentence(line) or []
 
 
 def feature_statistics(corpus: Corpus, seed: int) -> tuple[Frames, Frames]:

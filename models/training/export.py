@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.optimize.products import quantize_products
 from models.training.checkpoint import load_weights, read_progress
 from models.training.config import REPOSITORY, RecipeError, load_config, shared_dir, work_dir
 from models.training.data import Labeller
@@ -40,12 +41,14 @@ from models.training.encoder import (
     window_frames,
 )
 from models.training.graphs import NemoGraph, SlotGraph
-from models.training.quantise import quantise
 from pipeline.features import NEMO_LOGMEL
 
 NAME = "asrgate-en-small"
 PRETRAINED = REPOSITORY / "models" / "pretrained" / NAME
 BASE_VERSION = "0.1.0"
+BESIDE = ("lexicon.npz", "ngram.npz", "decoder.json")
+"""Files that a model is decoded with, made elsewhere."""
+
 _OPSET = 17
 _BLANK = "<blk>"
 _PARITY_TOLERANCE = 1e-4
@@ -243,14 +246,21 @@ def write_symbols(path: Path, symbols: Sequence[str]) -> None:
 
 
 def write_manifest(
-    folder: Path, version: str, revision: int, now: datetime, training: dict[str, object]
+    folder: Path,
+    version: str,
+    revision: int,
+    now: datetime,
+    training: dict[str, object],
+    *,
+    name: str = NAME,
+    parent_version: str | None = None,
 ) -> dict[str, object]:
     """Write `model.json` as `hotswap.manifest` reads it: every file with its digest, a version that names them all."""
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".onnx", ".txt"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".onnx", ".txt"} or path.name in BESIDE)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     digest = hashlib.sha256("".join(f"{digests[path.name]}  {path.name}\n" for path in files).encode()).hexdigest()
     manifest: dict[str, object] = {
-        "name": NAME,
+        "name": name,
         "version": f"v{version}-{now:%Y%m%d}-{digest[:6]}",
         "revision": revision,
         "timestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
@@ -260,6 +270,8 @@ def write_manifest(
         "training": training,
         "files": {path.name: {"sha256": digests[path.name], "bytes": path.stat().st_size} for path in files},
     }
+    if parent_version is not None:
+        manifest["parent_version"] = parent_version
     (folder / "model.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
@@ -278,8 +290,10 @@ def export(
     nemo: Path | None = None,
     version: str = BASE_VERSION,
     training: dict[str, object],
+    name: str = NAME,
+    parent: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Export, check, quantise and put in place; other files of `out` stay.
+    """Export, check, quantise and put in place; other files of `out` stay, and those of `BESIDE` are listed.
 
     Returns:
         The manifest, with the measured parity.
@@ -291,14 +305,21 @@ def export(
         export_slots(encoder, description, slots_path)
         export_nemo(encoder, description, nemo_path)
         parity = check_parity(encoder, slots_path, nemo_path)
-        quantise(slots_path, staged / "model.int8.onnx", encoder.config.export_chunk_frames)
+        quantize_products(slots_path, staged / "model.int8.onnx")
         write_symbols(staged / "tokens.txt", description.pieces)
         write_symbols(staged / "phones.txt", description.phones)
+        for path in (out / beside for beside in BESIDE):
+            if path.is_file():
+                shutil.copyfile(path, staged / path.name)
         facts = {**training, "parity": parity}
-        manifest = write_manifest(staged, version, next_revision(out), datetime.now(UTC), facts)
+        revision = int(str(parent["revision"])) + 1 if parent else next_revision(out)
+        parent_version = str(parent["version"]) if parent else None
+        manifest = write_manifest(
+            staged, version, revision, datetime.now(UTC), facts, name=name, parent_version=parent_version
+        )
         _move_files(staged, out)
         if nemo is not None:
-            quantise(nemo_path, nemo_path.with_name("model.int8.onnx"), encoder.config.export_chunk_frames)
+            quantize_products(nemo_path, nemo_path.with_name("model.int8.onnx"))
             write_symbols(nemo_path.with_name("tokens.txt"), description.pieces)
             _move_files(Path(scratch), nemo, ("model.onnx", "model.int8.onnx", "tokens.txt"))
     return manifest

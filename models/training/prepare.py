@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -75,10 +77,11 @@ def decode_members(task: tuple[Path, list[str]]) -> list[Samples]:
     """Decode members of a tar archive to int16[n], 16 kHz mono."""
     archive, members = task
     with tarfile.open(archive) as tar:
-        return [_decode(tar.extractfile(member)) for member in members]  # type: ignore[arg-type]
+        return [decode(tar.extractfile(member)) for member in members]  # type: ignore[arg-type]
 
 
-def _decode(file: io.BufferedIOBase) -> Samples:
+def decode(file: IO[bytes]) -> Samples:
+    """Read a recording of any rate and channel count: int16[n], 16 kHz mono."""
     pcm, rate_hz = soundfile.read(io.BytesIO(file.read()), dtype="float32", always_2d=True)
     mono = pcm.mean(axis=1)
     return to_int16(mono if rate_hz == SAMPLE_RATE_HZ else soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ))
@@ -98,13 +101,29 @@ def prepare_real(config: CorpusConfig, shared: Path, folder: Path, processes: in
     recordings = read_speech_manifest(root / "manifest.tsv")
     with multiprocessing.Pool(processes) as pool, Progress() as progress:
         for split in ("dev", "train"):
-            chosen = [row for row in recordings if row.split == split and row.text and _usable(row, config)]
+            usable = [row for row in recordings if row.split == split and row.text and _usable(row, config)]
+            chosen = _spread(usable, config.clips_per_source)
             bar = progress.add_task(f"decode {split}", total=len(chosen))
             decoded = pool.imap(decode_members, _tar_tasks(root, [row.path for row in chosen]))
             with CorpusWriter(folder, split) as writer:
                 for row, samples in zip(chosen, itertools.chain.from_iterable(decoded), strict=True):
                     writer.add(samples, row.source, f"{row.source}/{row.speaker}", row.text)
                     progress.advance(bar)
+
+
+def _spread(rows: list[Recording], limit: int) -> list[Recording]:
+    """Return up to `limit` rows of each source, spread over it; all where the limit is 0."""
+    if not limit:
+        return rows
+    counts = Counter(row.source for row in rows)
+    seen: Counter[str] = Counter()
+    chosen = []
+    for row in rows:
+        at, count = seen[row.source], counts[row.source]
+        seen[row.source] += 1
+        if at * limit // count != (at - 1) * limit // count:
+            chosen.append(row)
+    return chosen
 
 
 def _usable(row: Recording, config: CorpusConfig) -> bool:
@@ -154,7 +173,7 @@ def synthesize(utterance: Utterance) -> Samples:
         if done.returncode != 0 or not wav.is_file():
             return np.zeros(0, np.int16)
         with wav.open("rb") as file:
-            return _decode(file)
+            return decode(file)
 
 
 def prepare_synthetic(config: RecipeConfig, shared: Path, folder: Path, processes: int) -> None:

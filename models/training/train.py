@@ -29,7 +29,8 @@ from torch import Tensor
 
 from models.training.checkpoint import Progress, load_checkpoint, load_weights, save_checkpoint
 from models.training.config import CONFIG_FILE, RecipeConfig, TrainConfig, load_config, shared_dir, work_dir
-from models.training.corpus import Corpus
+from models.training.corpus import PHONES, Corpus
+from models.training.crf import PhoneTrigram, log_partition
 from models.training.data import (
     Batch,
     BatchMaker,
@@ -39,6 +40,7 @@ from models.training.data import (
     Sampler,
     feature_statistics,
     open_augmenter,
+    phone_sentences,
 )
 from models.training.encoder import PHONES_PER_FRAME, Description, Encoder, Logits
 from models.training.optimiser import Layout, Optimiser, SharedState
@@ -112,8 +114,17 @@ def ctc_loss(logits: Tensor, frames: Tensor, targets: list[list[int]]) -> Tensor
     return loss / lengths.sum()
 
 
+def rivals(logits: Tensor, frames: Tensor, targets: list[list[int]], trigram: PhoneTrigram) -> Tensor:
+    """Return log Z per target label, which the CRF loss adds to that of CTC; arguments as of `ctc_loss`."""
+    labelled = [row for row, labels in enumerate(targets) if labels]
+    if not labelled:
+        return logits.sum() * 0.0
+    total = log_partition(logits[labelled].log_softmax(-1), frames[labelled].to(logits.device), trigram).sum()
+    return total / sum(len(labels) for labels in targets)
+
+
 def batch_losses(logits: Logits, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the losses of pieces, phones and middle phones."""
+    """Return the CTC losses of pieces, phones and middle phones."""
     frames = torch.from_numpy(batch.frames)
     return (
         ctc_loss(logits.pieces, frames, batch.pieces),
@@ -155,6 +166,10 @@ class Worker:
         self.labeller = Labeller.load(corpus_folder, shared_dir() / "text")
         augmenter = open_augmenter(config.augment, corpus_folder, real)
         maker = BatchMaker(augmenter, self.labeller, model.subsampling.mean.cpu().numpy())
+        self.trigram: PhoneTrigram | None = None
+        if config.train.crf:
+            sentences = phone_sentences((real, synthetic), self.labeller.lexicon, shared_dir() / "text")
+            self.trigram = PhoneTrigram(sentences, len(PHONES))
         cursor = progress.cursors[rank] if rank < len(progress.cursors) else Cursor(pool=progress.step)
         self.stream = BatchStream(Sampler(real, synthetic, config), maker, config.train.seed, rank, cursor)
         self.layout = Layout(model)
@@ -177,6 +192,9 @@ class Worker:
         losses = batch_losses(logits, batch)
         weights = (train.loss_bpe, train.loss_phones, train.loss_middle_phones)
         total = torch.stack([loss * weight for loss, weight in zip(losses, weights, strict=True)]).sum()
+        if self.trigram is not None and self.progress.hours >= train.crf_from_hours:
+            frames = torch.from_numpy(batch.frames) * PHONES_PER_FRAME
+            total = total + train.loss_phones * train.crf * rivals(logits.phones, frames, batch.phones, self.trigram)
         total.backward()  # type: ignore[no-untyped-call]
         team.losses[self.rank] = torch.tensor([*(loss.item() for loss in losses), batch.seconds])
         cursor = self.stream.cursor

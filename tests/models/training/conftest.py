@@ -48,7 +48,9 @@ def config() -> RecipeConfig:
             chunk_frames=(3, 4),
             export_chunk_frames=3,
         ),
-        train=dataclasses.replace(full.train, warmup_steps=5, batch_schedule=((0.0, 16.0),), evaluate_clips=4),
+        train=dataclasses.replace(
+            full.train, warmup_steps=5, crf_from_hours=0.0, batch_schedule=((0.0, 16.0),), evaluate_clips=4
+        ),
     )
 
 
@@ -63,6 +65,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "shared/speech/manifest.tsv").write_text("path\n", encoding="utf-8")
     with lzma.open(root / "shared/text/cmudict-tiny.txt.xz", "wt", encoding="utf-8") as file:
         file.write(LEXICON)
+    for name in ("books", "dialogue"):
+        with lzma.open(root / f"shared/text/{name}.txt.xz", "wt", encoding="utf-8") as file:
+            file.write("one two\nthree\n")
     corpus = root / "training/corpus"
     words = list(TONES_HZ)
     for name, count in (("train", 24), ("dev", 6)):
