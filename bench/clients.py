@@ -113,14 +113,21 @@ class Client:
             self.report.sent_s += sent_s
             self._on_sent(sent_s)
         self._finalized_at = time.monotonic()
+        await self._finish(socket)
+
+    async def _finish(self, socket: ClientConnection) -> None:
         await socket.send('{"type":"finalize"}')
         await socket.send('{"type":"close"}')
 
     async def _receive(self, socket: ClientConnection) -> None:
         async for message in socket:
-            self._hear(json.loads(message), time.monotonic())
+            self._hear(self._read(message), time.monotonic())
             if self._closed:
                 return
+
+    def _read(self, text: str | bytes) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(text)
+        return message
 
     def _hear(self, message: dict[str, Any], now: float) -> None:
         match message["type"]:

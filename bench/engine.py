@@ -12,17 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.contract import ModelContract
 from models.formats import load_contract
-from models.formats.own import SLOTS_INPUT, STEP_INPUT
+from models.optimize.parity import windows_of_noise
+from models.runner import Runner
 from pipeline.chunk import Chunk
 from serving.engine import Engine
-from serving.runtime import Session
 from serving.stepper import Stepper
 
 _ROUND_STEPS = 8
@@ -60,7 +59,7 @@ def run(model: Path, batches: Sequence[int] = (1, 4, 16), seconds: float = 10.0)
 
 
 def _measure(file: Path, contract: ModelContract, batch: int, seconds: float) -> Row:
-    windows = _windows(contract, batch)
+    windows = windows_of_noise(contract, batch)
     sides = (_raw(file, contract, windows), _engine(file, contract, windows))
     costs: list[tuple[float, float]] = []
     spent_s, number = 0.0, 0
@@ -87,41 +86,14 @@ def _timed(step: Step, first: int) -> float:
     return time.process_time() - began
 
 
-def _windows(contract: ModelContract, batch: int) -> NDArray[np.float32]:
-    """Return float32[batch, window, mels], noise at the level of speech features."""
-    shape = (batch, contract.window_frames, contract.features.n_mels)
-    return (np.random.default_rng(0).standard_normal(shape) * 4 - 8).astype(np.float32)
-
-
 def _raw(file: Path, contract: ModelContract, windows: NDArray[np.float32]) -> Step:
-    session = Session(file, "cpu")
-    batch = len(windows)
-    states = {state.name: _zeros(state.shape, state.axis, batch, state.dtype) for state in contract.states}
-    features = np.ascontiguousarray(windows.transpose(0, 2, 1)) if contract.features_transposed else windows
-    feeds: dict[str, NDArray[Any]] = {contract.features_input: features}
-    if contract.length_input is not None:
-        feeds[contract.length_input] = np.full(batch, contract.window_frames)
-    if contract.state_kind == "slots":
-        binding = session.binding()
-        for state in contract.states:
-            binding.hold(state.name, state.next_name, states[state.name])
-        feeds[SLOTS_INPUT] = np.arange(batch)
+    runner = Runner(file, contract, len(windows))
+    rows = list(windows)
 
-        def step_slots(number: int) -> None:
-            binding.run(contract.log_probs_output, {**feeds, STEP_INPUT: np.full(batch, number)})
+    def step(_number: int) -> None:
+        runner.step(rows)
 
-        return step_slots
-    outputs = [contract.log_probs_output, *(state.next_name for state in contract.states)]
-
-    def step_rows(_number: int) -> None:
-        _, *advanced = session.run(outputs, {**feeds, **states})
-        states.update(zip(states, advanced, strict=True))
-
-    return step_rows
-
-
-def _zeros(shape: tuple[int, ...], axis: int, batch: int, dtype: str) -> NDArray[Any]:
-    return np.zeros((*shape[:axis], batch, *shape[axis:]), dtype)
+    return step
 
 
 def _engine(file: Path, contract: ModelContract, windows: NDArray[np.float32]) -> Step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.clients import Client, ClientReport
@@ -80,26 +80,32 @@ async def run_load(plan: LoadPlan, server: Server, tracks: list[Track], on_sent:
     began, client_began = time.monotonic(), time.process_time()
     url = plan.stream_url(server)
     clients = [Client(url, tracks[n % len(tracks)], plan.packet_ms / 1000, on_sent) for n in range(plan.streams)]
-    watching = asyncio.create_task(_watch(meter))
-    try:
-        reports = await asyncio.gather(
-            *(_run_later(client, plan.ramp_s * n / plan.streams) for n, client in enumerate(clients))
-        )
-    finally:
-        watching.cancel()
-    meter.sample()
+    heard = await run_clients(clients, plan.ramp_s, meter)
     engine_ended_s = await asyncio.to_thread(engine_cpu_s, server.url)
     stepped = None if engine_began_s is None or engine_ended_s is None else engine_ended_s - engine_began_s
     return LoadReport(
         plan,
         server,
-        _joined(reports),
+        heard,
         cpu_s=meter.cpu_s,
         engine_cpu_s=stepped,
         client_cpu_s=time.process_time() - client_began,
         wall_s=time.monotonic() - began,
         rss_mb=meter.rss_mb,
     )
+
+
+async def run_clients(clients: Sequence[Client], ramp_s: float, meter: CostMeter) -> ClientReport:
+    """Run clients side by side, the last one starting `ramp_s` after the first, and join what they saw."""
+    watching = asyncio.create_task(_watch(meter))
+    try:
+        reports = await asyncio.gather(
+            *(_run_later(client, ramp_s * n / len(clients)) for n, client in enumerate(clients))
+        )
+    finally:
+        watching.cancel()
+    meter.sample()
+    return _joined(reports)
 
 
 async def _run_later(client: Client, delay_s: float) -> ClientReport:

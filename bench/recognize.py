@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from pipeline.audio import Pcm
 
 _AT_ONCE = 16
-_SETS = ("read", "commands")
+CLEAN_SETS = ("read", "commands")
 _LENGTH_S = (2.0, 12.0)
 
 
-def load_recordings(folder: Path, seed: int, limit: int) -> list[tuple[Recording, Pcm]]:
-    """Read some clean dev recordings with their transcripts: float32[n] each, 16 kHz mono."""
+def load_recordings(
+    folder: Path, seed: int, limit: int, sets: Sequence[str] = CLEAN_SETS, length_s: tuple[float, float] = _LENGTH_S
+) -> list[tuple[Recording, Pcm]]:
+    """Read some dev recordings of these test sets with their transcripts: float32[n] each, 16 kHz mono."""
     manifest = folder / "speech" / "manifest.tsv"
-    shortest_s, longest_s = _LENGTH_S
+    shortest_s, longest_s = length_s
     rows = [
         row
         for row in read_manifest(manifest)
-        if row.split == "dev" and row.test_set in _SETS and shortest_s <= row.seconds <= longest_s
+        if row.split == "dev" and row.test_set in sets and shortest_s <= row.seconds <= longest_s
     ]
     random.Random(seed).shuffle(rows)  # noqa: S311 - a choice of recordings, not a secret
     loaded = []

@@ -16,7 +16,7 @@ import psutil
 
 from pipeline.errors import AsrgateError
 
-_START_PATIENCE_S = 60.0
+_START_PATIENCE_S = 180.0
 _STOP_PATIENCE_S = 15.0
 
 
@@ -46,9 +46,9 @@ def started(arguments: Sequence[str]) -> Iterator[Server]:
     """Run `asrgate serve` on a free port until the block is left.
 
     Raises:
-        ServerFailed: It ended or was not ready in a minute; the message holds the last it said.
+        ServerFailed: It ended or was not ready in three minutes; the message holds the last it said.
     """
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "gateway.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
     with tempfile.TemporaryFile() as log:
         began = time.monotonic()
@@ -71,7 +71,8 @@ def started(arguments: Sequence[str]) -> Iterator[Server]:
                 process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -87,15 +88,23 @@ def _ready(url: str) -> bool:
 
 def engine_cpu_s(url: str) -> float | None:
     """Return the CPU seconds that the server's engine has stepped, from its metrics; None where it does not say."""
+    return metric(url, "asrgate_engine_cpu_seconds_total")
+
+
+def metric(url: str, name: str) -> float | None:
+    """Return one of the server's metrics; None where it does not have it."""
     with contextlib.suppress(httpx.TransportError):
         for line in httpx.get(f"{url}/metrics", timeout=5.0).text.splitlines():
-            if line.startswith("asrgate_engine_cpu_seconds_total "):
+            if line.startswith(f"{name} "):
                 return float(line.split()[1])
     return None
 
 
 class CostMeter:
-    """CPU time and memory of a process; does nothing without one."""
+    """CPU time and memory of a process and those it started; does nothing without one.
+
+    What a process that ended had used is no longer counted.
+    """
 
     def __init__(self, pid: int | None) -> None:
         """Attach to a process.
@@ -114,7 +123,8 @@ class CostMeter:
         """Note the memory in use; `rss_mb` is the largest noted."""
         with contextlib.suppress(psutil.NoSuchProcess):
             if self._process is not None:
-                self.rss_mb = max(self.rss_mb or 0.0, self._process.memory_info().rss / 2**20)
+                rss_bytes = sum(process.memory_info().rss for process in self._family())
+                self.rss_mb = max(self.rss_mb or 0.0, rss_bytes / 2**20)
 
     @property
     def cpu_s(self) -> float | None:
@@ -123,10 +133,11 @@ class CostMeter:
         return None if now_s is None or self._began_s is None else now_s - self._began_s
 
     def _cpu_s(self) -> float | None:
-        if self._process is None:
-            return None
         try:
-            times = self._process.cpu_times()
+            times = [process.cpu_times() for process in self._family()]
         except psutil.NoSuchProcess:
             return None
-        return float(times.user + times.system)
+        return sum((float(each.user + each.system) for each in times), 0.0) if times else None
+
+    def _family(self) -> list[psutil.Process]:
+        return [] if self._process is None else [self._process, *self._process.children(recursive=True)]

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 from rich.table import Table
 
+from bench.containers import ogg_pages, webm_blocks
 from bench.network import PACKET_CLOCK, PACKET_S, PACKET_SAMPLES, PAYLOAD_TYPE, RATE_HZ, Call
 from models import silero
+from models import vad as neural
+from pipeline.audio import AudioFormat
 from pipeline.denoise import DenoiseConfig, DenoiseMode, Denoiser
 from pipeline.errors import LibraryMissing
 from pipeline.features import Fbank
+from pipeline.neuralvad import NeuralVad
 from pipeline.opus import OpusDecoder, OpusEncoder
+from pipeline.payload import open_decoder
 from pipeline.receiver import Receiver
 from pipeline.resample import Resampler
 from pipeline.rtp import RawPacket
@@ -24,12 +30,11 @@ from pipeline.silero import SileroVad
 from pipeline.vad import SpeechDetector, WebRtcVad
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     Pcm = NDArray[np.float32]
 
 _REPEATS = 3
 Step = Callable[[int], object]
+Build = Callable[[list[bytes], dict[int, NDArray[np.float32]]], Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,7 @@ def measure(recordings: Sequence[Pcm]) -> list[StageCost]:
     return [_cost(name, build, call.packets, frames) for name, build in STAGES.items()]
 
 
-def _cost(
-    name: str, build: Callable[[list[bytes], dict[int, Pcm]], Step], packets: list[bytes], frames: dict[int, Pcm]
-) -> StageCost:
+def _cost(name: str, build: Build, packets: list[bytes], frames: dict[int, Pcm]) -> StageCost:
     count = len(frames[16000])
     best_s = float("inf")
     for _ in range(_REPEATS):
@@ -85,7 +88,7 @@ def _receive(packets: list[bytes], frames: dict[int, Pcm]) -> Step:
     return step
 
 
-def _decode(rate_hz: int) -> Callable[[list[bytes], dict[int, Pcm]], Step]:
+def _decode(rate_hz: int) -> Build:
     def build(packets: list[bytes], frames: dict[int, Pcm]) -> Step:
         del frames
         decoder = OpusDecoder(rate_hz)
@@ -94,9 +97,27 @@ def _decode(rate_hz: int) -> Callable[[list[bytes], dict[int, Pcm]], Step]:
     return build
 
 
-def _on_pcm(
-    rate_hz: int, stage: Callable[[], Callable[[Pcm], object]]
-) -> Callable[[list[bytes], dict[int, Pcm]], Step]:
+def _contained(encoding: str, wrap: Callable[[list[bytes]], list[bytes]]) -> Build:
+    def build(packets: list[bytes], frames: dict[int, Pcm]) -> Step:
+        del frames
+        decoder = open_decoder(AudioFormat(encoding), 16000)
+        payloads = wrap(packets)
+        return lambda index: decoder.decode(payloads[index])
+
+    return build
+
+
+def _samples(audio_format: AudioFormat) -> Build:
+    def build(packets: list[bytes], frames: dict[int, Pcm]) -> Step:
+        del packets, frames
+        decoder = open_decoder(audio_format, 16000)
+        payload = bytes(audio_format.bytes_for(PACKET_S))
+        return lambda index: decoder.decode(payload)
+
+    return build
+
+
+def _on_pcm(rate_hz: int, stage: Callable[[], Callable[[Pcm], object]]) -> Build:
     def build(packets: list[bytes], frames: dict[int, Pcm]) -> Step:
         del packets
         step = stage()
@@ -118,17 +139,39 @@ def _fbank() -> Callable[[Pcm], object]:
     return step
 
 
+def _by_five() -> Callable[[Pcm], object]:
+    detector = SpeechDetector(NeuralVad(neural.load()))
+    waiting: list[Pcm] = []
+
+    def step(pcm: Pcm) -> object:
+        waiting.append(pcm)
+        if len(waiting) < 5:
+            return None
+        packet = np.concatenate(waiting)
+        waiting.clear()
+        return detector.push(packet)
+
+    return step
+
+
 _NEVER = DenoiseConfig(on_below_db=-100.0)
 
-STAGES: dict[str, Callable[[list[bytes], dict[int, Pcm]], Step]] = {
+STAGES: dict[str, Build] = {
     "receive: edge and jitter buffer": _receive,
     "Opus to 16 kHz": _decode(16000),
     "Opus to 48 kHz": _decode(48000),
+    "Ogg-Opus to 16 kHz": _contained("ogg-opus", ogg_pages),
+    "WebM-Opus to 16 kHz": _contained("webm-opus", webm_blocks),
+    "16-bit samples": _samples(AudioFormat("pcm_s16le")),
+    "mu-law samples": _samples(AudioFormat("mulaw", 8000)),
     "Opus encode (for comparison)": _on_pcm(16000, lambda: OpusEncoder(16000).encode),
     "resample 48 to 16 kHz": _on_pcm(48000, lambda: Resampler(48000).push),
+    "resample 16 to 48 kHz": _on_pcm(16000, lambda: Resampler(16000, 48000).push),
     "denoise: auto, quiet room": _on_pcm(48000, lambda: Denoiser(DenoiseMode.AUTO, _NEVER).step),
     "denoise: on": _on_pcm(48000, lambda: Denoiser(DenoiseMode.ON).step),
     "VAD: webrtc": _on_pcm(16000, lambda: SpeechDetector(WebRtcVad()).push),
+    "VAD: neural": _on_pcm(16000, lambda: SpeechDetector(NeuralVad(neural.load())).push),
+    "VAD: neural, packets of 100 ms": _on_pcm(16000, _by_five),
     "VAD: silero": _on_pcm(16000, lambda: SpeechDetector(SileroVad(silero.load())).push),
     "features": _on_pcm(16000, _fbank),
 }

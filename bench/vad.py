@@ -5,15 +5,20 @@ Truth is the energy of the clean recording, with three seconds of the room befor
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 
-from bench.noise import frame_power, mix
 from bench.tracks import RATE_HZ, speech_edges
+from gateway.noise import frame_power, mix
 from models import silero
+from models import vad as neural
+from pipeline.errors import LibraryMissing
+from pipeline.neuralvad import NeuralVad
 from pipeline.silero import SileroVad
 from pipeline.vad import FRAME_S, FRAME_SAMPLES, Phase, SpeechDetector, VadModel, WebRtcVad
 
@@ -26,12 +31,15 @@ if TYPE_CHECKING:
 
 SNRS_DB = (40.0, 20.0, 10.0, 5.0, 0.0)
 _ROOM_S = 3.0
+_PACKET = RATE_HZ // 10
 _CLEARLY_SPEECH_DB = 25.0
 _BEFORE_S, _AFTER_S = 0.3, 0.5  # around speech, where a detector may be on without being wrong
 
 DETECTORS: dict[str, Callable[[], VadModel]] = {
     "webrtc 1": lambda: WebRtcVad(1),
     "webrtc 3": lambda: WebRtcVad(3),
+    "neural 0.5": lambda: NeuralVad(neural.load(), 0.5, 0.35),
+    "neural 0.3": lambda: NeuralVad(neural.load(), 0.3, 0.2),
     "silero 0.5": lambda: SileroVad(silero.load(), 0.5, 0.35),
     "silero 0.3": lambda: SileroVad(silero.load(), 0.3, 0.2),
 }
@@ -49,6 +57,7 @@ class VadScore:
         onset_p50_ms: From the first sound of speech to the verdict.
         onset_p95_ms: The same.
         unheard: Recordings in which nothing was found.
+        ms_per_s: CPU milliseconds per second of audio, in packets of 100 ms.
     """
 
     detector: str
@@ -58,15 +67,20 @@ class VadScore:
     onset_p50_ms: float
     onset_p95_ms: float
     unheard: int
+    ms_per_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready row."""
         return asdict(self)
 
 
-def measure(recordings: Sequence[Pcm], noises: Sequence[Pcm]) -> list[VadScore]:
-    """Score every detector at every ratio on float32[n] 16 kHz recordings."""
-    return [_score(name, snr_db, build, recordings, noises) for name, build in DETECTORS.items() for snr_db in SNRS_DB]
+def measure(recordings: Sequence[Pcm], noises: Sequence[Pcm], snrs_db: Sequence[float] = SNRS_DB) -> list[VadScore]:
+    """Score every detector that is installed at these ratios on float32[n] 16 kHz recordings."""
+    scores = []
+    for name, build in DETECTORS.items():
+        with contextlib.suppress(LibraryMissing):
+            scores += [_score(name, snr_db, build, recordings, noises) for snr_db in snrs_db]
+    return scores
 
 
 def _score(
@@ -74,10 +88,15 @@ def _score(
 ) -> VadScore:
     counts = np.zeros(4, int)
     onsets_ms = []
+    cpu_s = heard_s = 0.0
     for pick, recording in enumerate(recordings):
         room = np.zeros(round(_ROOM_S * RATE_HZ), np.float32)
         heard = mix(np.concatenate((room, recording, room)), noises, pick, snr_db)
-        states = SpeechDetector(build()).push(heard)
+        detector = SpeechDetector(build())
+        began = time.thread_time()
+        states = [state for at in range(0, len(heard), _PACKET) for state in detector.push(heard[at : at + _PACKET])]
+        cpu_s += time.thread_time() - began
+        heard_s += len(heard) / RATE_HZ
         found = np.array([state.phase in {Phase.SPEECH, Phase.HANGOVER} for state in states])
         speech, nobody, begin = _truth(recording, len(found))
         counts += (speech & ~found).sum(), speech.sum(), (nobody & found).sum(), nobody.sum()
@@ -94,6 +113,7 @@ def _score(
         round(float(p50)),
         round(float(p95)),
         len(recordings) - len(onsets_ms),
+        round(1000 * cpu_s / heard_s, 2),
     )
 
 
@@ -114,11 +134,10 @@ def to_table(scores: Sequence[VadScore]) -> Table:
     """Lay scores out."""
     table = Table(title="Speech detection in real noise", title_justify="left")
     table.add_column("detector")
-    for name in ("SNR dB", "missed %", "false alarm %", "onset ms p50", "p95", "unheard"):
+    for name in ("SNR dB", "missed %", "false alarm %", "onset ms p50", "p95", "unheard", "CPU ms/s"):
         table.add_column(name, justify="right")
     for row, after in zip(scores, [*scores[1:], None], strict=True):
-        cells = row.snr_db, row.missed_percent, row.false_percent, row.onset_p50_ms, row.onset_p95_ms, row.unheard
-        table.add_row(
-            row.detector, *(f"{cell:g}" for cell in cells), end_section=after is None or after.detector != row.detector
-        )
+        name, *cells = row.to_dict().values()
+        last = after is None or after.detector != row.detector
+        table.add_row(name, *(f"{cell:g}" for cell in cells), end_section=last)
     return table

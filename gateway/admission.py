@@ -37,6 +37,8 @@ def refusal(limits: AdmissionConfig, sessions: int, stats: RecognizerStats, max_
     """
     if sessions >= limits.max_sessions:
         return Refusal(f"all {limits.max_sessions} sessions are taken", limits.retry_after_s)
+    if not stats.slots:
+        return Refusal("no replica is up", limits.retry_after_s)
     if stats.waiting >= limits.max_waiting:
         return Refusal(f"{stats.waiting} utterances already wait for a slot", limits.retry_after_s)
     if stats.load >= limits.max_load and 2 * stats.batch >= max_batch:

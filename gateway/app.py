@@ -7,55 +7,34 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI, Response, WebSocket
 
-from gateway import http
+from gateway import admin, feedback, http, ops
 from gateway.config import Config, ServerConfig
+from gateway.loading import Load, load_served
 from gateway.media import MediaWorker
 from gateway.metrics import Metrics
 from gateway.sessions import Sessions
+from gateway.swapping import Swapping
+from gateway.webrtc.whip import Whip
 from gateway.websocket import stream
 from pipeline.errors import ConfigError
 from serving.client import Recognizer
-from serving.local import LocalRecognizer
 
 if TYPE_CHECKING:
     from types import FrameType
 
 _log = logging.getLogger(__name__)
 
-Load = Callable[[Config], Awaitable[Recognizer]]
-
-
-async def load_local(config: Config) -> Recognizer:
-    """Load the configured model into this process, off the event loop.
-
-    Raises:
-        ModelError: It cannot be served.
-        ProviderUnavailable: The execution provider is not on this machine.
-    """
-    serving = config.serving
-    return await asyncio.to_thread(
-        LocalRecognizer.load,
-        config.model.folder,
-        slots=serving.slots,
-        max_batch=serving.max_batch,
-        max_wait_ms=serving.max_wait_ms,
-        max_waiting=serving.max_waiting,
-        threads=serving.threads,
-        provider=serving.provider,
-        loop=asyncio.get_running_loop(),
-    )
-
 
 def create_app(
     config: Config,
     *,
-    load: Load = load_local,
+    load: Load = load_served,
     on_ready: Callable[[Recognizer], None] | None = None,
     on_failure: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
@@ -68,10 +47,15 @@ def create_app(
         on_failure: Told why the recognizer could not be loaded.
     """
     sessions = Sessions(config, Metrics())
+    swapping = Swapping(config, sessions)
+    newest = ops.Newest(swapping)
+    sessions.trials, sessions.host = newest, swapping.host
+    whip = Whip(config, sessions)
 
     async def start(worker: MediaWorker) -> Recognizer | None:
         try:
             recognizer = await load(config)
+            await swapping.start(recognizer, worker)
         except Exception as error:
             if on_failure is None:
                 raise
@@ -91,6 +75,8 @@ def create_app(
         finally:
             recognizer = await starting
             await sessions.drain()
+            await whip.aclose()
+            await swapping.aclose()
             await worker.aclose()
             if recognizer is not None:
                 await recognizer.aclose()
@@ -99,6 +85,10 @@ def create_app(
     app.state.sessions = sessions
     app.add_middleware(http.DefaultHeaders)
     app.include_router(http.router(sessions))
+    app.include_router(whip.router())
+    app.include_router(feedback.router(sessions))
+    app.include_router(ops.router(config, ops.Live(config, sessions, swapping, newest)))
+    admin.install(app, swapping, config.admin)
 
     @app.websocket("/v1/stream")
     async def native_stream(websocket: WebSocket) -> None:
@@ -128,7 +118,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, settings: Config, *, load: Load = load_local, on_ready: Callable[[Recognizer], None] | None = None
+        self, settings: Config, *, load: Load = load_served, on_ready: Callable[[Recognizer], None] | None = None
     ) -> None:
         self._listener = _listen(settings.server)
         host, port = self._listener.getsockname()[:2]

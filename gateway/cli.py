@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import cli_models, cli_registry
+from gateway import cli_models, cli_registry, cli_swap
 from gateway.cli_evaluate import evaluate
-from gateway.options import ConfigOption, ModelOption, ProgressOption, ProviderOption, configured
+from gateway.options import (
+    BackendOption,
+    ConfigOption,
+    DecoderOption,
+    HotwordsOption,
+    ModelOption,
+    ProgressOption,
+    ProviderOption,
+    configured,
+    given_hotwords,
+)
 from pipeline.errors import AsrgateError, ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
     from gateway.config import Config
     from gateway.output import Output
+    from pipeline.hotwords import Hotword
     from serving.client import Recognizer
 
 app = typer.Typer(
@@ -34,6 +45,7 @@ cli_models.app.command()(evaluate)
 app.add_typer(cli_models.app, name="models", help="Measure, pack, sign, store and fetch models.")
 app.add_typer(cli_registry.app, name="registry", help="Hand models out to devices.")
 app.command()(cli_registry.follow)
+app.add_typer(cli_swap.app, name="swap", help="Let another model serve while people talk.")
 
 
 def main() -> None:
@@ -81,11 +93,13 @@ def _root(
 
 @app.command()
 def serve(
+    *,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.")] = None,
     config: ConfigOption = None,
     model: ModelOption = None,
     provider: ProviderOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Serve the page, the WebSocket and the metrics until Ctrl-C."""
     import logging
@@ -97,7 +111,7 @@ def serve(
         sys.stdout.flush()
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = configured(config, model, provider, host, port)
+    settings = configured(config, model, provider, host, port, backend=backend)
     server.serve(settings, on_ready=announce)
 
 
@@ -111,6 +125,8 @@ def transcribe(
     realtime: Annotated[bool, typer.Option(help="Feed at the pace of speech and show words as they come.")] = False,
     progress: ProgressOption = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Files at once.")] = 8,
+    hotwords: HotwordsOption = None,
+    decoder: DecoderOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
     provider: ProviderOption = None,
@@ -127,15 +143,22 @@ def transcribe(
 
     if form not in WRITERS:
         raise typer.BadParameter(f"{form!r} is not one of {', '.join(WRITERS)}", param_hint="--format")
-    settings = configured(config, model, provider)
+    settings, phrases = configured(config, model, provider, decoder=decoder), given_hotwords(hotwords)
     output = Output(files, form, output_dir, json_lines=as_json)
-    asyncio.run(_transcribe(settings, files, output, progress, jobs, realtime=realtime))
+    asyncio.run(_transcribe(settings, files, output, progress, jobs, hotwords=phrases, realtime=realtime))
     if output.failed:
         raise typer.Exit(1)
 
 
 async def _transcribe(
-    settings: Config, files: list[Path], output: Output, progress: bool | None, jobs: int, *, realtime: bool
+    settings: Config,
+    files: list[Path],
+    output: Output,
+    progress: bool | None,
+    jobs: int,
+    *,
+    hotwords: tuple[Hotword, ...],
+    realtime: bool,
 ) -> None:
     from contextlib import aclosing, nullcontext
 
@@ -147,7 +170,7 @@ async def _transcribe(
 
     live = LiveWords(Console(stderr=not output.plain, highlight=False)) if realtime else None
     bars = audio_progress(show=False if live else progress)
-    async with Transcriber.open(settings) as transcriber:
+    async with Transcriber.open(settings, hotwords) as transcriber:
         with bars, live or nullcontext():
             outcomes = transcribe_files(
                 transcriber,

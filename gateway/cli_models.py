@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import cli_trust
+from gateway import cli_optimize, cli_training, cli_trust
 from gateway.model_facts import (
     contract_facts,
     model_table,
@@ -54,6 +54,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(cli_trust.app, name="trust")
+app.command("optimize")(cli_optimize.optimize_model)
+app.command("quantize")(cli_optimize.quantize_model)
+app.command()(cli_training.train)
+app.command()(cli_training.finetune)
+app.command()(cli_training.card)
 
 
 @app.command()
@@ -293,30 +298,6 @@ def gc(
     facts = {"removed": list(collected.revisions), "files": collected.blobs, "freed_bytes": collected.freed_bytes}
     freed = f"removed {', '.join(collected.revisions) or 'nothing'}; freed {collected.freed_bytes / 1e6:.1f} MB"
     say(facts, freed, as_json)
-
-
-@app.command("quantize")
-def quantize_model(
-    reference: Reference,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; must not exist.")],
-    *,
-    store: StoreOption = DEFAULT_STORE,
-    store_key: StoreKeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Turn the matrix products of a model to int8 and compare the outputs."""
-    from dataclasses import asdict
-
-    from hotswap.reference import open_model
-    from hotswap.release import quantized_copy
-
-    if out.exists():
-        raise typer.BadParameter(f"{out} is there already", param_hint="--out")
-    with open_model(reference, open_store(store, store_key)) as (folder, manifest):
-        result = quantized_copy(folder, manifest, out, datetime.now(UTC))
-    sizes = f"{result.before_bytes / 1e6:.1f} MB -> {result.after_bytes / 1e6:.1f} MB"
-    parity = f"{result.agreement:.1%} of frames agree, largest difference {result.max_difference:.2f}"
-    say({"folder": str(out), **asdict(result)}, f"{out}: {sizes}; on noise {parity}", as_json)
 
 
 @app.command("pull")

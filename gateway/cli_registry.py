@@ -230,6 +230,10 @@ def follow(
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust in place of the system's.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="This machine's own certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
+    swap: Annotated[
+        str, typer.Option(metavar="URL", help="Gateway on the same store that is to serve each new model at once.")
+    ] = "",
+    admin_token: Annotated[str, typer.Option(envvar="ASRGATE_ADMIN_TOKEN", help="Its operators' token.")] = "",
     trust: TrustOption = None,
     role: RoleOption = "developer",
     store: StoreOption = DEFAULT_STORE,
@@ -245,9 +249,11 @@ def follow(
     import contextlib
     import socket
 
+    from gateway.operator_client import swap_in
     from hotswap.device import Device
     from hotswap.follow import Follow
     from hotswap.follower import Pace
+    from hotswap.intake import put_in_use
     from hotswap.link import Link, open_client
 
     if link not in _LINKS:
@@ -270,6 +276,7 @@ def follow(
                 role=role,
                 conditions=lambda: _conditions(store.expanduser(), link, hours),
                 pace=pace,
+                apply=swap_in(swap, admin_token) if swap else put_in_use,
                 tell=tell,
             )
             if not once:

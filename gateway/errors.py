@@ -5,6 +5,8 @@ GatewayError
 |   +-- UnknownParameter a query key we do not know, with the nearest one we do
 |   +-- BadParameter     a known key with an unusable value
 |   +-- Unsupported      a request that is in the protocol and not in this server
+|   +-- BadOffer         (webrtc) a session description that cannot be read
+|   +-- UnacceptableOffer (webrtc) one that offers nothing we can hear
 +-- AtCapacity         no room for another session now (retryable)
 +-- ResumeFailed       the resume token is unknown or has expired
 +-- SlowClient         the client does not read what it is told
@@ -43,6 +45,18 @@ class Unsupported(ProtocolError):
     """A request that belongs to the protocol and that this server cannot fulfil."""
 
     code = "unsupported"
+
+
+class BadOffer(ProtocolError):
+    """A session description, or a piece of one, that is malformed or incomplete."""
+
+    code = "bad_sdp"
+
+
+class UnacceptableOffer(ProtocolError):
+    """A sound session description that offers no audio this server can hear."""
+
+    code = "unacceptable_offer"
 
 
 class AtCapacity(GatewayError):

@@ -2,19 +2,25 @@
 
 A session hands in one step at a time and the next when its result is back. The queue is therefore bounded by the
 number of sessions, first-come order is fair between them, and what arrives in the meantime becomes one larger step.
-Results return to the event loop in batches: a loop that is behind is woken once, however many steps finished.
+
+Waking a thread costs more than many a step, so packets share rounds: the first one wakes the thread at once, and after
+a round it looks again only `_ROUND_S` later, unless a session has waited for the result to hand in more. Results return
+to the event loop in batches as well: it is woken once, however many steps finished.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_ROUND_S = 0.010
+_TELL_S = 0.005  # results of a long round are not kept back for longer
 
 _Delivery = tuple[Callable[[Any], None], Any]
 
@@ -24,36 +30,70 @@ class MediaWorker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._steps: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
+        self._steps: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._done: deque[_Delivery] = deque()
+        self._due = threading.Event()
+        self._asleep = False
+        self._delivering = False
+        self._closing = False
         self._wake_pending = False
         self._thread = threading.Thread(target=self._run, name="media", daemon=True)
         self._thread.start()
 
     def submit(self, step: Callable[[], T], deliver: Callable[[T | Exception], None]) -> None:
         """Run `step` on the worker's thread, then `deliver` its result, or what it raised, on the event loop."""
-        self._steps.put((step, deliver))
+        self._steps.append((step, deliver))
+        if self._asleep or self._delivering:
+            self._due.set()
 
     async def aclose(self) -> None:
         """Finish the steps handed in so far and end the thread."""
-        self._steps.put(None)
+        self._closing = True
+        self._due.set()
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while (task := self._steps.get()) is not None:
-            step, deliver = task
+        while self._await_steps():
+            self._round()
+            self._tell()
+            self._due.wait(_ROUND_S)
+
+    def _await_steps(self) -> bool:
+        """Sleep until there is a step; return False where none will come."""
+        while True:
+            # Before the look at the queue: a step that comes after the look finds the thread asleep, and wakes it.
+            self._asleep = True
+            self._due.clear()
+            if self._steps or self._closing:
+                self._asleep = False
+                return bool(self._steps)
+            self._due.wait()
+
+    def _round(self) -> None:
+        told = time.monotonic()
+        while self._steps:
+            step, deliver = self._steps.popleft()
             try:
                 result = step()
             except Exception as error:
                 result = error
             self._done.append((deliver, result))
-            if not self._wake_pending:
-                self._wake_pending = True
-                self._loop.call_soon_threadsafe(self._deliver)
+            if time.monotonic() - told > _TELL_S:
+                self._tell()
+                told = time.monotonic()
+
+    def _tell(self) -> None:
+        if self._done and not self._wake_pending:
+            self._wake_pending = True
+            self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
         # Cleared before the deque is read: a result that comes later finds it clear and wakes the loop again.
         self._wake_pending = False
-        while self._done:
-            deliver, result = self._done.popleft()
-            deliver(result)
+        self._delivering = True
+        try:
+            while self._done:
+                deliver, result = self._done.popleft()
+                deliver(result)
+        finally:
+            self._delivering = False

@@ -29,6 +29,9 @@ class Metrics:
         self._audio = Counter("asrgate_audio_seconds", "Audio received", registry=self._registry)
         self._utterances = Counter("asrgate_utterances", "Finals said", registry=self._registry)
         self._empty = Counter("asrgate_utterances_empty", "Finals without a word", registry=self._registry)
+        self._replayed = Counter(
+            "asrgate_utterances_replayed", "Utterances decoded again after a lease was lost", registry=self._registry
+        )
         self._errors = Counter("asrgate_errors", "Errors told to clients", ["code"], registry=self._registry)
         self._capture = self._histogram(
             "asrgate_final_latency_seconds", "From the newest audio of a final to the final"
@@ -62,6 +65,10 @@ class Metrics:
             self._queue.observe(final.latency.queue_ms / 1000)
             self._infer.observe(final.latency.infer_ms / 1000)
 
+    def replayed(self) -> None:
+        """Count an utterance that was decoded again from its first word."""
+        self._replayed.inc()
+
     def error(self, code: str) -> None:
         """Count an error that a client was told."""
         self._errors.labels(code).inc()
@@ -74,6 +81,10 @@ class Metrics:
     def watch_engine(self, stats: Callable[[], RecognizerStats]) -> None:
         """Read the engine's numbers on scrape."""
         self._registry.register(_EngineCollector(stats))
+
+    def watch(self, collector: Collector) -> None:
+        """Ask a collector on scrape."""
+        self._registry.register(collector)
 
     def render(self) -> bytes:
         """Return everything in the Prometheus text format."""

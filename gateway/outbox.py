@@ -48,6 +48,10 @@ class Outbox:
             self._waiting.append(message)
         self._changed.set()
 
+    def revision_of(self, utterance: int) -> int | None:
+        """Return the revision that decoded a final which was sent lately."""
+        return next((final.revision for final in self._sent_finals if final.utterance == utterance), None)
+
     def take_seat(self, ready: Ready, seen: int | None) -> None:
         """Make a new seat the reader's, `newest_seat`; the one before reads nothing more.
 

@@ -4,7 +4,7 @@ What may happen when is the table below; a pair that is missing has no effect (a
 late failure of a session that is over). A session outlives its connections: it starts detached, each connection takes
 the seat of the one before, and a dropped one leaves a session that waits to be resumed.
 
-    audio -> Backlog -> (media thread: Chain) -> Line of Utterances -> (engine) -> Line -> Outbox -> client
+    audio, media -> Backlog -> (media thread: Chain) -> Line of Utterances -> (engine) -> Line -> Outbox -> client
 
 Answers leave in the order of the speech. A flush marker goes the same way as audio, so what it answers is complete.
 """
@@ -17,7 +17,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.backlog import Backlog, Marker
+from gateway.backlog import Backlog, Decode, Marker
 from gateway.errors import SlowClient
 from gateway.line import Line
 from gateway.messages import (
@@ -29,8 +29,12 @@ from gateway.messages import (
     SessionError,
 )
 from gateway.outbox import Outbox
+from gateway.trials import NoTrials, Trials
 from pipeline.chain import Chain, ChainEvent, UtteranceEnded
 from pipeline.errors import AsrgateError, MediaError
+from pipeline.hotwords import check_spelling
+from pipeline.payload import packet_s
+from pipeline.spelling import alphabet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.config import SessionConfig
     from gateway.media import MediaWorker
     from gateway.metrics import Metrics
+    from pipeline.hotwords import Hotword
     from serving.client import Recognizer
 
 _log = logging.getLogger(__name__)
@@ -61,7 +66,7 @@ class Event(Enum):
     ATTACHED = auto()
     GONE = auto()
     EXPIRED = auto()
-    AUDIO = auto()
+    AUDIO = auto()  # bytes, or packets of media
     FINALIZE = auto()
     CLOSE = auto()
     FAILED = auto()  # the client's audio cannot be understood from here on
@@ -115,6 +120,9 @@ class Session:
         limits: Bounds and patience.
         metrics: What operators read.
         partials: Whether the client wants partials.
+        hotwords: Phrases to favour.
+        model: The model it chose; see `serving.client.ModelInfo`.
+        trials: Who decides what runs beside, and takes note of what came of it.
     """
 
     def __init__(
@@ -128,10 +136,14 @@ class Session:
         limits: SessionConfig,
         metrics: Metrics,
         partials: bool = True,
+        hotwords: tuple[Hotword, ...] = (),
+        model: str = "",
+        trials: Trials | None = None,
     ) -> None:
         self.name = name
         self.token = token
         self.format = chain.format
+        self.input_rate_hz = chain.input_rate_hz
         self.state = State.DETACHED
         self.received_bytes = 0
         self._second_bytes = chain.format.bytes_for(1.0)
@@ -141,20 +153,33 @@ class Session:
         self._limits = limits
         self._metrics = metrics
         self._partials = partials
-        self._backlog = Backlog(self.format.bytes_for(limits.slice_ms / 1000))
+        self.model = model
+        self._judged: set[int] = set()
+        self._backlog = Backlog(self.format.bytes_for(limits.slice_ms / 1000), limits.slice_ms / 1000)
+        self._received_s = self._heard_s = 0.0
         self._outbox = Outbox(limits.outbox_messages, limits.outbox_finals)
         self._stepping = False
         self._flushed = False
         self._room = asyncio.Event()
         self._room.set()
-        self._line = Line(recognizer, limits, self._say, self._line_moved)
+        self._line = Line(
+            recognizer,
+            limits,
+            self._say,
+            self._line_moved,
+            worker=worker,
+            trials=trials or NoTrials(),
+            choice=model,
+            stream=name,
+        )
+        self._line.hotwords = hotwords
         self._began = 0.0
         self._now = 0.0
         self._reason = ""
         self._actions: dict[Action, Callable[..., None]] = {
             Action.GREET: self._greet,
             Action.HOLD: self._outbox.leave_seat,
-            Action.FEED: self._feed,
+            Action.FEED: self._take_in,
             Action.FLUSH: self._flush,
             Action.FINISH: self._finish,
             Action.FAREWELL: self._farewell,
@@ -168,8 +193,13 @@ class Session:
 
     @property
     def received_s(self) -> float:
-        """Audio received so far."""
-        return self.received_bytes / self._second_bytes
+        """Audio received so far; a guess for what waits of a container."""
+        return self._received_s
+
+    @property
+    def full(self) -> bool:
+        """Whether too much of what was received is unanswered; who cannot be made to wait drops what comes now."""
+        return not self._room.is_set()
 
     def attach(self, seen: int | None = None) -> int:
         """Seat a connection in place of the one before; it reads `messages(seat)`, of which `Ready` is the first.
@@ -193,12 +223,28 @@ class Session:
         """Take audio; returns when the session has room for more.
 
         Args:
-            payload: Whole samples in the stream's encoding, any number of them.
+            payload: Bytes in the stream's encoding: whole samples, a packet, or any part of a container.
             now: Monotonic second of arrival.
         """
         self._now = now
-        self._act(Event.AUDIO, payload)
+        try:
+            feed = self._feed_for(payload)
+        except MediaError as error:
+            self._act(Event.FAILED, error)
+        else:
+            self._act(Event.AUDIO, feed)
         await self.has_room()
+
+    def media(self, decode: Decode, seconds: float, now: float) -> None:
+        """Take packets that were not sent as bytes of the stream's encoding; does not wait for room, see `full`.
+
+        Args:
+            decode: Gives their audio, float32[n] pieces at `input_rate_hz`; called on the media thread, in order.
+            seconds: How much audio they are.
+            now: Monotonic second of arrival.
+        """
+        self._now = now
+        self._act(Event.AUDIO, partial(self._feed_media, decode, seconds))
 
     async def has_room(self) -> None:
         """Wait while too much of what was received is unanswered; then take the next message from the client."""
@@ -209,10 +255,27 @@ class Session:
         self._now = now
         self._act(Event.FINALIZE)
 
+    def favour(self, hotwords: tuple[Hotword, ...]) -> None:
+        """Favour these phrases, in place of those before, in every utterance that begins from now on.
+
+        Raises:
+            BadHotword: The model cannot spell one of them; nothing has changed.
+        """
+        check_spelling(hotwords, alphabet(self._line.model.contract.vocabulary))
+        self._line.hotwords = hotwords
+
     def close(self, now: float, reason: str = "client") -> None:
         """Answer everything received so far, then say `Closed`."""
         self._now = now
         self._act(Event.CLOSE, reason)
+
+    def judged(self, utterance: int) -> tuple[str, int] | None:
+        """Return the model of a recent final, by name and revision, unless it was asked for before."""
+        revision = self._outbox.revision_of(utterance)
+        if revision is None or utterance in self._judged:
+            return None
+        self._judged.add(utterance)
+        return self._line.model.name, revision
 
     def expire(self) -> None:
         """Give up waiting for a client; a session that has one goes on."""
@@ -236,23 +299,37 @@ class Session:
         return True
 
     def _greet(self, seen: int | None) -> None:
-        model = self._recognizer.model
+        model = self._line.model
         ready = Ready(self.name, self.token, model.name, model.version, model.revision, self.received_bytes)
         self._outbox.take_seat(ready, seen)
 
-    def _feed(self, payload: bytes) -> None:
+    def _feed_for(self, payload: bytes) -> Callable[[], None]:
+        """Return what puts a payload into the backlog; raises MediaError where it cannot be audio."""
+        if self.format.encoding == "opus":
+            seconds = packet_s(payload)
+            return partial(self._feed_media, lambda: [self._chain.decode(payload)], seconds, len(payload))
         sample_bytes = self.format.frame_bytes
         if odd := len(payload) % sample_bytes:
             message = f"a message of {len(payload)} bytes ends {odd} bytes into a sample of {sample_bytes}"
-            self._act(Event.FAILED, MediaError(f"{message}; send whole samples"))
-            return
-        if not self.received_bytes:
+            raise MediaError(f"{message}; send whole samples")
+        return partial(self._feed_bytes, payload)
+
+    def _take_in(self, feed: Callable[[], None]) -> None:
+        if not self._received_s:
             self._began = self._now
-        self.received_bytes += len(payload)
-        self._metrics.audio(len(payload) / self._second_bytes)
-        self._backlog.put(payload, self._now)
+        feed()
         self._step()
         self._make_room()
+
+    def _feed_bytes(self, payload: bytes) -> None:
+        self.received_bytes += len(payload)
+        self._received_s += len(payload) / self._second_bytes
+        self._backlog.put(payload, self._now)
+
+    def _feed_media(self, decode: Decode, seconds: float, size: int = 0) -> None:
+        self.received_bytes += size
+        self._received_s += seconds
+        self._backlog.put_media(decode, seconds, self._now)
 
     def _flush(self) -> None:
         self._backlog.mark(Marker("finalize", self._now, last=False))
@@ -287,16 +364,19 @@ class Session:
         if self._stepping or (task := self._backlog.take()) is None:
             return
         self._stepping = True
-        if isinstance(task, Marker):
-            self._worker.submit(partial(self._chain.flush, task.arrived, task.reason), partial(self._stepped, task))
-        else:
-            self._worker.submit(partial(self._chain.push, task.payload, task.arrived), partial(self._stepped, None))
+        self._chain.recipe = self._line.model.contract.recipe  # of the next utterance
+        self._worker.submit(
+            partial(task.run, self._chain), partial(self._stepped, task if isinstance(task, Marker) else None)
+        )
 
     def _stepped(self, marker: Marker | None, result: list[ChainEvent] | Exception) -> None:
         self._stepping = False
         if isinstance(result, Exception):
             self._media_failed(result)
             return
+        heard_s, self._heard_s = self._heard_s, self._chain.media_s
+        self._metrics.audio(self._heard_s - heard_s)
+        self._received_s = self._heard_s + self._waiting_s
         for event in result:
             if self._over:
                 return
@@ -335,12 +415,15 @@ class Session:
 
     def _make_room(self) -> None:
         """Pause reading above the high mark of unanswered audio, go on below the low one."""
-        waiting_s = self._backlog.waiting_bytes / self._second_bytes
-        behind_s = waiting_s + self._line.owed_s
+        behind_s = self._waiting_s + self._line.owed_s
         if behind_s >= self._limits.high_water_s or self._backlog.waiting_markers >= _MARKERS:
             self._room.clear()
         elif behind_s <= self._limits.low_water_s:
             self._room.set()
+
+    @property
+    def _waiting_s(self) -> float:
+        return self._backlog.waiting_bytes / self._second_bytes + self._backlog.waiting_media_s
 
     @property
     def _over(self) -> bool:

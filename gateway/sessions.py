@@ -16,13 +16,17 @@ from gateway.admission import refusal
 from gateway.chains import new_chain
 from gateway.errors import AtCapacity, BadParameter, ResumeFailed
 from gateway.session import Session
+from gateway.trials import NoTrials, Trials
+from serving.errors import UnknownModel
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gateway.config import Config
     from gateway.media import MediaWorker
     from gateway.metrics import Metrics
     from gateway.protocols.native import StreamOptions
-    from serving.client import Recognizer
+    from serving.client import ModelInfo, Recognizer
 
 _log = logging.getLogger(__name__)
 
@@ -34,24 +38,52 @@ class Sessions:
         recognizer: What decodes; None until the model is loaded.
         draining: Nobody is let in any more.
         metrics: What operators read.
+        trials: Who decides what runs beside, and takes note of what came of it.
+        host: Loads a model that a stream chooses, if it can.
     """
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self.recognizer: Recognizer | None = None
         self.draining = False
         self.metrics = metrics
+        self.trials: Trials = NoTrials()
+        self.host: Callable[[str], Awaitable[None]] | None = None
         self._config = config
         self._worker: MediaWorker | None = None
         self._by_token: dict[str, Session] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
         self._empty = asyncio.Event()
         self._empty.set()
-        metrics.watch_sessions(lambda: len(self._by_token))
+        metrics.watch_sessions(lambda: self.count)
 
     def start(self, recognizer: Recognizer, worker: MediaWorker) -> None:
         """Let clients in."""
         self.recognizer, self._worker = recognizer, worker
         self.metrics.watch_engine(recognizer.stats)
+
+    @property
+    def count(self) -> int:
+        """Sessions that are open, or wait to be resumed."""
+        return len(self._by_token)
+
+    @property
+    def choices(self) -> frozenset[str]:
+        """What open sessions chose, such as `name@7`."""
+        return frozenset(session.model for session in self._by_token.values() if session.model)
+
+    def judged(self, name: str, utterance: int) -> tuple[str, int] | None:
+        """Return the model, by name and revision, of a final that nobody has judged yet, and note that somebody has."""
+        session = next((session for session in self._by_token.values() if session.name == name), None)
+        return None if session is None else session.judged(utterance)
+
+    async def make_ready(self, options: StreamOptions) -> None:
+        """Load what a stream chooses, where it is not loaded and can be; call before `admit`.
+
+        Raises:
+            AsrgateError: It can be found and not be loaded.
+        """
+        if self.host is not None and options.model and not options.resume:
+            await self.host(options.model)
 
     def admit(self, options: StreamOptions) -> Session:
         """Open a session, or find the one to resume; the caller attaches to it.
@@ -65,9 +97,10 @@ class Sessions:
             raise AtCapacity("the model is being loaded", retry_after_s=1)
         if options.resume:
             return self._resume(options)
-        options.check_model(self.recognizer.model)
+        model = _model_for(self.recognizer, options.model)
+        options.check_model(model)
         self._check_room(self.recognizer)
-        return self._open(self.recognizer, self._worker, options)
+        return self._open(self.recognizer, self._worker, options, model)
 
     def left(self, session: Session, seat: int, *, for_good: bool) -> None:
         """Note that a connection is over.
@@ -128,16 +161,19 @@ class Sessions:
             self.metrics.refused()
             raise AtCapacity(full.message, retry_after_s=full.retry_after_s)
 
-    def _open(self, recognizer: Recognizer, worker: MediaWorker, options: StreamOptions) -> Session:
+    def _open(self, recognizer: Recognizer, worker: MediaWorker, options: StreamOptions, model: ModelInfo) -> Session:
         session = Session(
             secrets.token_hex(6),
             secrets.token_urlsafe(24),
-            new_chain(options.format, recognizer.model, self._config),
+            new_chain(options.format, model, self._config, choice=options.choice),
             recognizer,
             worker=worker,
             limits=self._config.session,
             metrics=self.metrics,
             partials=options.partials,
+            hotwords=options.hotwords,
+            model=options.model,
+            trials=self.trials,
         )
         self._by_token[session.token] = session
         self._empty.clear()
@@ -149,3 +185,10 @@ class Sessions:
         self._expiries.pop(session.token, None)
         if self._by_token.pop(session.token, None) is not None and not self._by_token:
             self._empty.set()
+
+
+def _model_for(recognizer: Recognizer, choice: str) -> ModelInfo:
+    try:
+        return recognizer.model_for(choice)
+    except UnknownModel as error:
+        raise BadParameter(str(error)) from error

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.app import load_local
 from gateway.audiofile import AudioFile
 from gateway.chains import new_chain
 from gateway.config import Config
 from gateway.errors import GatewayError
+from gateway.loading import load_local
 from gateway.media import MediaWorker
 from gateway.messages import FinalResult, ServerMessage, SessionError
 from gateway.metrics import Metrics
@@ -26,6 +26,8 @@ from gateway.session import Session
 from gateway.subtitles import Transcript
 from pipeline.audio import AudioFormat, Pcm
 from pipeline.errors import AsrgateError
+from pipeline.hotwords import Hotword, check_spelling
+from pipeline.spelling import alphabet
 from pipeline.transcript import Final
 from serving.client import Recognizer
 
@@ -52,26 +54,41 @@ def ignore(message: ServerMessage) -> None:
 class Transcriber:
     """A recognizer and a media thread for any number of recordings at once; they share its batches."""
 
-    def __init__(self, recognizer: Recognizer, worker: MediaWorker, config: Config) -> None:
-        self.model = recognizer.model
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        worker: MediaWorker,
+        config: Config,
+        hotwords: tuple[Hotword, ...] = (),
+        choice: str = "",
+    ) -> None:
+        self.model = recognizer.model_for(choice)
+        self._choice = choice
         self._recognizer = recognizer
         self._worker = worker
         self._config = config
+        self._hotwords = hotwords
         self._metrics = Metrics()
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: Config) -> AsyncIterator[Transcriber]:
+    async def open(cls, config: Config, hotwords: tuple[Hotword, ...] = ()) -> AsyncIterator[Transcriber]:
         """Load the configured model, and free it when the block is left.
 
+        Args:
+            config: All settings.
+            hotwords: Phrases to favour in every recording.
+
         Raises:
+            BadHotword: The model cannot spell a hotword.
             ModelError: It cannot be served.
             ProviderUnavailable: The execution provider cannot be used here.
         """
         recognizer = await load_local(config)
         worker = MediaWorker(asyncio.get_running_loop())
         try:
-            yield cls(recognizer, worker, config)
+            check_spelling(hotwords, alphabet(recognizer.model.contract.vocabulary))
+            yield cls(recognizer, worker, config, hotwords)
         finally:
             await worker.aclose()
             await recognizer.aclose()
@@ -91,6 +108,8 @@ class Transcriber:
             worker=self._worker,
             limits=self._config.session,
             metrics=self._metrics,
+            hotwords=self._hotwords,
+            model=self._choice,
         )
 
     async def transcribe(

@@ -1,7 +1,8 @@
 """One utterance on its way through the recognizer: leased, replayed where a lease is lost, answered once.
 
-The chunks are kept until the answer, so losing a lease costs time and never words: they go to a new lease from the
-first one on, and partials stay silent until the replay has passed what was already said.
+Chunks and audio are kept until the answer, so losing a lease costs time and never words: a new lease gets the chunks
+from the first one on, or, where its model takes others, such as are cut from the audio again. Partials stay silent
+until the replay has passed what was already said.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.messages import FinalResult, PartialResult, SessionError
+from gateway.recut import KeptPiece, Recut
+from hotswap.outcome import Outcome
 from pipeline.transcript import Final, Latency, Partial
-from serving.errors import Overloaded, ServingError
+from serving.errors import InferenceFailed, Overloaded, ServingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.config import SessionConfig
+    from gateway.media import MediaWorker
+    from pipeline.chain import UtteranceChunk
     from pipeline.chunk import Chunk
-    from serving.client import Lease, Recognizer, Update
+    from pipeline.hotwords import Hotword
+    from pipeline.utterance import Recipe
+    from serving.client import Lease, ModelInfo, Recognizer, Update
 
 
 class Utterance:
@@ -29,6 +36,7 @@ class Utterance:
         number: Number in the session.
         settled: Nothing more will come of it.
         answer: The final, once settled; None where the words were lost and no finalize waits for an answer.
+        outcomes: What it says of the models that it was decoded on, once settled.
 
     Args:
         number: Number in the session.
@@ -37,6 +45,10 @@ class Utterance:
         limits: How often to replay and how long to wait for a slot.
         tell: Takes a partial or an error at once, and None once it is settled.
         live: Whether somebody is speaking now.
+        worker: The media thread.
+        choice: The model that is wanted; see `serving.client.ModelInfo`.
+        stream: Name of the stream, by which it may be on trial with a model.
+        hotwords: Phrases to favour.
     """
 
     def __init__(
@@ -48,16 +60,28 @@ class Utterance:
         tell: Callable[[Utterance, PartialResult | SessionError | None], None],
         *,
         live: bool,
+        worker: MediaWorker,
+        choice: str = "",
+        stream: str = "",
+        hotwords: tuple[Hotword, ...] = (),
     ) -> None:
         self.number = number
         self.settled = False
         self.answer: FinalResult | None = None
+        self.outcomes: list[Outcome] = []
         self._start_s = start_s
         self._recognizer = recognizer
         self._limits = limits
         self._tell = tell
         self._live = live
+        self._hotwords = hotwords
+        self._worker = worker
+        self._choice, self._stream = choice, stream
+        self._recipe: Recipe | None = None
         self._chunks: list[Chunk] = []
+        self._pieces: list[KeptPiece] = []
+        self._recut: Recut | None = None
+        self._model: ModelInfo | None = None
         self._lease: Lease | None = None
         self._leases = 0
         self._replays = 0
@@ -73,15 +97,21 @@ class Utterance:
         """Audio of an ended utterance that waits for its answer; an open one is bounded by its longest length."""
         return self._end[0] - self._start_s if self._end is not None and not self.settled else 0.0
 
-    def push(self, chunk: Chunk) -> None:
-        """Keep the next chunk and pass it on; the first one opens the lease."""
+    def push(self, heard: UtteranceChunk) -> None:
+        """Keep the next chunk and its audio and pass it on; the first one opens the lease."""
         if self._lost:
             return
-        self._chunks.append(chunk)
-        if self._lease is not None:
-            self._recognizer.push(self._lease, chunk)
-        elif self._retry is None:
-            self._open()
+        self._recipe = heard.recipe
+        self._chunks.append(heard.chunk)
+        if heard.piece is not None:
+            self._pieces.append(KeptPiece.of(heard.piece))
+        if self._lease is None:
+            if self._retry is None:
+                self._open()
+        elif self._recut is None:
+            self._recognizer.push(self._lease, heard.chunk)
+        elif heard.piece is not None:
+            self._recut.take(self._pieces[-1])
 
     def end(self, end_s: float, reason: str) -> None:
         """Say where and why the utterance ended; its last chunk was pushed."""
@@ -95,21 +125,48 @@ class Utterance:
         if self._lease is not None:
             self._recognizer.cancel(self._lease)
         self._lease, self._leases = None, self._leases + 1
-        self._chunks.clear()
+        self._forget()
 
     def _open(self) -> None:
         self._retry = None
         self._leases += 1
         number = self._leases
         try:
-            self._lease = self._recognizer.open(lambda update: self._on_update(number, update), live=self._live)
+            self._lease = self._recognizer.open(
+                lambda update: self._on_update(number, update),
+                live=self._live,
+                choice=self._choice,
+                stream=self._stream,
+                hotwords=self._hotwords,
+            )
         except Overloaded as error:
             self._wait_for_slot(error)
         except ServingError as error:
             self._fail(error)
         else:
+            self._model = self._lease.model
+            self._replay(self._lease, number)
+
+    def _replay(self, lease: Lease, number: int) -> None:
+        """Give a new lease all that was heard so far."""
+        recipe = lease.model.contract.recipe
+        self._recut = None
+        if recipe == self._recipe:
             for chunk in self._chunks:
-                self._recognizer.push(self._lease, chunk)
+                self._recognizer.push(lease, chunk)
+            return
+        self._recut = Recut(recipe, self._worker, lambda chunks: self._on_recut(number, chunks))
+        for piece in self._pieces:
+            self._recut.take(piece)
+
+    def _on_recut(self, lease: int, chunks: list[Chunk] | Exception) -> None:
+        if lease != self._leases or self._lease is None:
+            return
+        if isinstance(chunks, Exception):
+            self._fail(InferenceFailed(f"the audio could not be cut for another model: {chunks}"))
+            return
+        for chunk in chunks:
+            self._recognizer.push(self._lease, chunk)
 
     def _wait_for_slot(self, error: Overloaded) -> None:
         if self._waited_s >= self._limits.slot_patience_s:
@@ -135,11 +192,19 @@ class Utterance:
                 self._settle()
             case ServingError():
                 self._lease = None
+                if isinstance(update, InferenceFailed):
+                    self._distrust()
                 if update.retryable and self._replays < self._limits.max_replays:
                     self._replays += 1
                     self._open()
                 else:
                     self._fail(update)
+
+    def _distrust(self) -> None:
+        """Note that a model broke down, and go on with the one that serves, whatever is on trial."""
+        if self._model is not None:
+            self.outcomes.append(Outcome(self._model.name, self._model.revision, failed=True))
+        self._choice, self._stream = self._choice.removesuffix("@canary"), ""
 
     def _fail(self, error: ServingError) -> None:
         self._lost = True
@@ -152,22 +217,39 @@ class Utterance:
         if self._end is None or not (self._final or self._lost):
             return
         end_s, reason = self._end
-        revision = (self._lease.model if self._lease else self._recognizer.model).revision
+        model = self._model or self._recognizer.model
+        revision = model.revision
         if self._final is not None:
+            self.outcomes.append(_outcome(model, self._final, replayed=self._replays > 0))
             final = _moved(self._final, self._start_s)
             self.answer = FinalResult(self.number, final, revision, reason, from_finalize=reason == "finalize")
         elif reason == "finalize":
             self.answer = empty_final(self.number, revision, self._start_s, end_s)
         self.settled = True
         self._lease = None
-        self._chunks.clear()
+        self._forget()
         self._tell(self, None)
+
+    def _forget(self) -> None:
+        self._chunks.clear()
+        self._pieces.clear()
+        self._recut = None
 
 
 def empty_final(number: int, revision: int, start_s: float, end_s: float) -> FinalResult:
     """Return the answer to a finalize that has no words to give."""
     nothing = Final("", (), start_s, end_s, 0.0, Latency(capture_to_emit_ms=0.0, queue_ms=0.0, infer_ms=0.0, batch=0))
     return FinalResult(number, nothing, revision, "finalize", from_finalize=True)
+
+
+def _outcome(model: ModelInfo, final: Final, *, replayed: bool) -> Outcome:
+    return Outcome(
+        model.name,
+        model.revision,
+        empty=not final.text,
+        latency_ms=None if replayed else final.latency.capture_to_emit_ms,
+        confidence=final.confidence if final.text else None,
+    )
 
 
 def _moved(final: Final, by_s: float) -> Final:

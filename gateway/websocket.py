@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from gateway.errors import AtCapacity, ProtocolError
 from gateway.messages import Closed, ServerMessage, SessionError
 from gateway.protocols import native
-from pipeline.errors import AsrgateError
+from pipeline.errors import AsrgateError, BadHotword
 
 if TYPE_CHECKING:
     from fastapi import WebSocket
@@ -32,6 +32,7 @@ async def stream(websocket: WebSocket, sessions: Sessions, send_timeout_s: float
     """Serve one connection from handshake to close."""
     try:
         options = native.parse_query(websocket.url.query)
+        await sessions.make_ready(options)
         session = sessions.admit(options)
     except AtCapacity as error:
         await _deny(websocket, error)
@@ -94,21 +95,22 @@ async def _listen(websocket: WebSocket, session: Session, seat: int) -> bool:
         if (payload := message.get("bytes")) is not None:
             await session.audio(payload, now)
         else:
-            _obey(session, message["text"], now)
+            obey(session, message["text"], now)
             await session.has_room()
 
 
-def _obey(session: Session, text: str, now: float) -> None:
+def obey(session: Session, text: str, now: float) -> None:
+    """Do what a text message asks for, or tell the client why not."""
     try:
-        request = native.parse_message(text)
-    except ProtocolError as error:
-        session.complain(error)
-    else:
-        match request:
+        match native.parse_message(text):
             case native.Finalize():
                 session.finalize(now)
+            case native.Favour(hotwords):
+                session.favour(hotwords)
             case native.Close():
                 session.close(now)
+    except (ProtocolError, BadHotword) as error:
+        session.complain(error)
 
 
 async def _tell(websocket: WebSocket, session: Session, seat: int, send_timeout_s: float) -> bool:

@@ -61,6 +61,23 @@ class Disk:
         self.write(fresh, pieces, mode)
         self.rename(fresh, path)
 
+    def append(self, path: Path, data: Buffer, at: int) -> None:
+        """Write behind the first `at` bytes of a file, whatever an unfinished append left there, and flush it.
+
+        Raises:
+            StoreFull: No room; the next append at the same place mends it.
+            StoreError: The file cannot be written for another reason.
+        """
+        with self._explained(path):
+            self._step(f"append {path.name}")
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+            with os.fdopen(handle, "wb", buffering=0) as stream:
+                stream.truncate(at)
+                stream.seek(at)
+                _write_all(stream.fileno(), data)
+                self._step(f"flush {path.name}")
+                os.fsync(stream.fileno())
+
     def rename(self, source: Path, target: Path) -> None:
         """Move a file or folder into place in one step, and flush the folder it is now in."""
         with self._explained(target):

@@ -7,6 +7,10 @@ HotswapError
 +-- BadPatch         a delta that does not decode, or needs another base
 +-- MissingExtra     an optional dependency is not installed (a ConfigError too)
 +-- FetchFailed      a public checkpoint cannot be downloaded (retryable)
++-- SwapError
+|   +-- SwapBusy     another swap of this model is under way
+|   +-- SwapRefused  the step is not possible now, or a gate said no
+|   +-- NoSuchSwap   no swap has this number
 +-- StoreError
     +-- NotStored    no such model or revision in the store
     +-- StoreFull    no room for the next byte (retryable)
@@ -68,6 +72,30 @@ class FetchFailed(HotswapError):
 
     code = "fetch_failed"
     retryable = True
+
+
+class SwapError(HotswapError):
+    """Base of what can go wrong while one model takes the place of another."""
+
+    code = "swap"
+
+
+class SwapBusy(SwapError):
+    """Somebody else is swapping this model; the message says who."""
+
+    code = "swap_busy"
+
+
+class SwapRefused(SwapError):
+    """The step is not possible now, or a gate said no."""
+
+    code = "swap_refused"
+
+
+class NoSuchSwap(SwapError):
+    """No swap has this number."""
+
+    code = "no_such_swap"
 
 
 class StoreError(HotswapError):

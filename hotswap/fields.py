@@ -58,6 +58,11 @@ class Fields:
         value: str = self._take(key, str)
         return value or self.fail(f"has an empty {key!r}")
 
+    def free_text(self, key: str) -> str:
+        """Take a string that may be empty."""
+        value: str = self._take(key, str)
+        return value
+
     def optional_text(self, key: str) -> str | None:
         """Take a string that may be absent or null."""
         return self.text(key) if self._present(key) else None
@@ -116,6 +121,11 @@ class Fields:
     def object(self, key: str) -> Fields:
         """Take an object, to be read by the caller."""
         return Fields(self._take(key, dict), f"{self.where}: {key}")
+
+    def value(self, key: str) -> dict[str, Any]:
+        """Take an object of anything."""
+        value: dict[str, Any] = self._take(key, dict)
+        return value
 
     def metadata(self, key: str) -> dict[str, str]:
         """Take an object of free strings; absent is empty."""

@@ -169,8 +169,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a model folder and compare every file with it.
 
     A folder without `model.json`, such as a user's own checkpoint, gets one derived from its `*.onnx` and `*.txt`
-    files and the weights that the former keep outside: the folder's name, version 0.0.0 of the day the newest file was
-    written, revision 1.
+    files, what its decoder needs (`*.npz`, `decoder.json`), and the weights that the first keep outside: the folder's
+    name, version 0.0.0 of the day the newest file was written, revision 1.
 
     Raises:
         ModelNotFound: The folder, or a file that the manifest lists, is missing.
@@ -231,14 +231,23 @@ def _files(fields: Fields) -> tuple[ModelFile, ...]:
     return tuple(ModelFile(name, file.whole("bytes"), file.digest("sha256")) for name, file in described)
 
 
+def _outside(model: Path) -> set[str]:
+    try:
+        return external_locations(map_file(model))
+    except ModelCorrupt as error:
+        msg = f"{model}: {error}"
+        raise ModelCorrupt(msg) from error
+
+
 def _derived(folder: Path) -> Manifest:
     models = sorted(folder.glob("*.onnx"))
     if not models:
         msg = f"no model in {folder}"
         raise ModelNotFound(msg)
-    outside = {location for model in models for location in external_locations(map_file(model))}
+    outside = {location for model in models for location in _outside(model)}
     weights = [folder / name for name in sorted(outside) if Path(name).name == name and (folder / name).is_file()]
-    paths = [*models, *sorted(folder.glob("*.txt")), *weights]
+    tables = [path for pattern in ("*.txt", "*.npz", "decoder.json") for path in sorted(folder.glob(pattern))]
+    paths = [*models, *tables, *weights]
     files = tuple(ModelFile.of(path) for path in paths)
     written: date = datetime.fromtimestamp(max(path.stat().st_mtime for path in paths), UTC).date()
     version = Version.of("0.0.0", written, model_digest(files))

@@ -12,7 +12,7 @@ from hotswap.manifest import Manifest, ModelFile, contract_digest, file_digest, 
 from hotswap.version import Version
 from models.errors import ModelError
 from models.formats import load_contract
-from models.quantize import Quantized, quantize
+from models.optimize import Quantized, quantize
 
 PUBLIC = ("public",)
 

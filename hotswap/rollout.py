@@ -10,9 +10,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from hotswap.documents import Listing
 from hotswap.fields import Fields, format_time
+
+if TYPE_CHECKING:
+    from hotswap.documents import Listing
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ issued       A document is not from the future by more than 5 minutes.
 valid_after  The time from which the model may be used has come.
 expires      The model, or the index, is still worth something.
 role         Every tag of the model is open to the receiver's role.
-content      Every file is what its name says, of a kind that cannot carry code: an ONNX graph, text, JSON, audio, or
-             weights that such a graph refers to. No pickle, whatever it is called.
+content      Every file is what its name says, of a kind that cannot carry code: an ONNX graph, text, JSON, arrays of
+             numbers, audio, or weights that such a graph refers to. No pickle, whatever it is called.
 external     Weights outside a graph lie in a file of the same package, within its length.
 index        An index is not older than the last one seen.
 listing      A package is byte for byte the one the index lists, and states the same model.
@@ -40,6 +40,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from hotswap.arrays import fault_of_arrays
 from hotswap.documents import Index, Listing, RoleName, Root, Signed, Statement
 from hotswap.errors import BadKey, Refused
 from hotswap.manifest import Manifest
@@ -59,12 +60,13 @@ ROLE_TAGS: Mapping[str, frozenset[str]] = {
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(?:/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,3}")
 _FILE_NUMBER = re.compile(r"[0-9]{1,19}")
-_TEXT, _JSON, _ONNX, _WEIGHTS = "text", "json", "onnx", "weights"
+_TEXT, _JSON, _ONNX, _WEIGHTS, _ARRAYS = "text", "json", "onnx", "weights", "arrays"
 _KIND_OF_SUFFIX = {
     "onnx": _ONNX,
     "data": _WEIGHTS,
     "bin": _WEIGHTS,
     "json": _JSON,
+    "npz": _ARRAYS,
     **dict.fromkeys(("txt", "md", "tsv", "arpa"), _TEXT),
 }
 _MAGIC_OF_SUFFIX = {"wav": b"RIFF", "flac": b"fLaC", "ogg": b"OggS", "opus": b"OggS"}
@@ -331,6 +333,8 @@ def check_content(files: Mapping[str, Buffer]) -> None:
 
 def _check_kind(name: str, suffix: str, data: Buffer) -> None:
     kind = _KIND_OF_SUFFIX.get(suffix)
+    if kind == _ARRAYS and (fault := fault_of_arrays(data)):
+        raise Refused("content", f"{name} is no {kind}: {fault}")
     if kind is None and suffix not in _MAGIC_OF_SUFFIX:
         raise Refused("content", f"{name} is of no kind that belongs into a model")
     magic = _MAGIC_OF_SUFFIX.get(suffix, b"")

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.errors import ContractMismatch
+from pipeline.chunk import ChunkGeometry
 from pipeline.features import FeatureSpec
+from pipeline.utterance import TAIL_S, Recipe
 
 StateKind = Literal["slots", "rows"]
 
@@ -25,14 +30,38 @@ class StateTensor:
         next_name: Output name that carries the value after the step.
         shape: Shape without the slot or batch axis.
         dtype: numpy dtype name.
-        axis: Position of the slot or batch axis.
+        axis: Position of the slot or batch axis; None where the graph takes one row, without such an axis.
     """
 
     name: str
     next_name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    axis: int = 0
+    axis: int | None = 0
+
+    def zeros(self, rows: int) -> NDArray[Any]:
+        """Return that many empty rows; the system maps their pages only when they are first written."""
+        at = self.axis or 0
+        return np.zeros((*self.shape[:at], rows, *self.shape[at:]), self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheClock:
+    """Inputs by which a graph is told how much of its attention cache is filled.
+
+    Attributes:
+        offset_input: int64[1], output frames before this chunk, counted from a full cache.
+        size_input: int64[1], frames of the cache.
+        mask_input: bool[1, 1, cache + chunk], which of them may be seen.
+        cached_frames: Frames of the cache.
+        chunk_frames: Frames that a step adds.
+    """
+
+    offset_input: str
+    size_input: str
+    mask_input: str
+    cached_frames: int
+    chunk_frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +85,15 @@ class ModelContract:
         log_probs_output: Name of the output with `(B, frames, vocabulary)` log-probabilities.
         length_input: Name of the input with valid frames per row, where the graph has one.
         fixed_batch: Batch size the graph is frozen to, or None.
+        phones: Phone of each id of the second head, its blank last; empty where the model has no such head.
+        phone_log_probs_output: Name of the output with `(B, phone frames, phones)` log-probabilities, or None.
+        features_dtype: What the graph takes them as.
+        features_shape: Shape of one row where it is neither `(T, mel)` nor `(mel, T)`.
+        standardized: The samples of a window are brought to mean 0 and deviation 1.
+        logits: The output must still be normalized.
+        overlap: First output frame that a window is there for, and the one after the last; the rest is computed anew
+            by its neighbours. The first window is there for its beginning too.
+        clock: Further inputs of a cache without a batch axis.
     """
 
     layout: str
@@ -73,6 +111,14 @@ class ModelContract:
     log_probs_output: str
     length_input: str | None = None
     fixed_batch: int | None = None
+    phones: tuple[str, ...] = field(default=(), repr=False)
+    phone_log_probs_output: str | None = None
+    features_dtype: str = "float32"
+    features_shape: tuple[int, ...] | None = None
+    standardized: bool = False
+    logits: bool = False
+    overlap: tuple[int, int] | None = None
+    clock: CacheClock | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank_id < len(self.vocabulary):
@@ -81,6 +127,18 @@ class ModelContract:
         if not 0 < self.shift_frames <= self.window_frames:
             msg = f"shift of {self.shift_frames} frames does not fit a window of {self.window_frames}"
             raise ContractMismatch(msg)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that are decoded: log-probabilities of symbols, and of phones where there are some."""
+        return tuple(filter(None, (self.log_probs_output, self.phone_log_probs_output)))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the pipeline must feed it."""
+        geometry = ChunkGeometry(self.window_frames, self.shift_frames, self.context_frames)
+        behind = 0 if self.overlap is None else self.window_frames - self.overlap[1]
+        return Recipe(self.features, geometry, TAIL_S + behind * self.frame_shift_s)
 
     @property
     def frame_shift_s(self) -> float:

@@ -1,5 +1,7 @@
 """Score transcripts against references: word errors by alignment, per test set, with an interval over speakers.
 
+A Chinese character is a word: of a Chinese text the rate is the character error rate, of a mixed one the mixed rate.
+
 Pure: who runs the recordings, and how, is the caller's business (`asrgate models evaluate` streams them).
 """
 
@@ -8,12 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from models.errors import ModelError
 from models.text import normalise
+from pipeline.spelling import is_ideograph, joined
 
 SETS = {
     "fsdd": "digits",
@@ -31,6 +35,10 @@ OTHER_SET = "other"
 
 _COLUMNS = ("path", "seconds", "speaker", "split", "source", "licence", "transcript")
 _RESAMPLES = 2000
+
+
+UNITS = ("word", "char")
+"""What errors are counted in: words, where a Chinese character is one, or single letters of them."""
 
 
 class ManifestError(ModelError):
@@ -182,10 +190,41 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> WordErrors:
     return WordErrors(len(reference), substitutions, deletions, insertions)
 
 
-def score_clip(recording: Recording, recognized: str) -> ScoredClip:
-    """Align what was recognized in a recording with its transcript, both normalised."""
-    hypothesis = normalise(recognized)
-    return ScoredClip(recording, hypothesis, align(normalise(recording.text).split(), hypothesis.split()))
+def score_clip(recording: Recording, recognized: str, unit: str = "word") -> ScoredClip:
+    """Align what was recognized in a recording with its transcript, both normalised; `unit` is one of `UNITS`."""
+    reference, hypothesis = (units(text, unit) for text in (recording.text, recognized))
+    return ScoredClip(recording, joined(units(recognized)), align(reference, hypothesis))
+
+
+def units(text: str, unit: str = "word") -> list[str]:
+    """Cut a text into what errors are counted in: the written form of `models.text`, Chinese characters one by one."""
+    words: list[str] = []
+    for chinese, letters in groupby(text, is_ideograph):
+        run = "".join(letters)
+        words += run if chinese else normalise(run).split()
+    return [*"".join(words)] if unit == "char" else words
+
+
+def right_words(reference: Sequence[str], hypothesis: Sequence[str]) -> list[bool]:
+    """Return which words of the hypothesis the reference has at their place, in one of the best alignments."""
+    costs = [list(range(len(hypothesis) + 1))]
+    for i, word in enumerate(reference, start=1):
+        row = [i]
+        for j, heard in enumerate(hypothesis, start=1):
+            row.append(min(costs[-1][j - 1] + (word != heard), costs[-1][j] + 1, row[-1] + 1))
+        costs.append(row)
+    right = [False] * len(hypothesis)
+    i, j = len(reference), len(hypothesis)
+    while i and j:
+        same = reference[i - 1] == hypothesis[j - 1]
+        if costs[i][j] == costs[i - 1][j - 1] + (not same):
+            i, j = i - 1, j - 1
+            right[j] = same
+        elif costs[i][j] == costs[i - 1][j] + 1:
+            i -= 1
+        else:
+            j -= 1
+    return right
 
 
 def summarise(clips: Sequence[ScoredClip]) -> Score:

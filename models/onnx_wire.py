@@ -27,7 +27,8 @@ _CHILDREN: dict[str, dict[int, str]] = {
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _IR_VERSION, _GRAPH = 1, 7
 _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 1, 2, 8, 9, 13, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+BYTES = 2
+_VARINT, _FIXED64, _FIXED32 = 0, 1, 5
 _MAX_DEPTH = 64
 
 
@@ -62,7 +63,7 @@ def walk_tensors(data: Buffer) -> Iterator[WireTensor]:
         ModelCorrupt: The bytes are not an ONNX model, or end too early.
     """
     view = memoryview(data)
-    seen = {number for number, _kind, _begin, _end in _fields(view, 0, len(view))}
+    seen = {number for number, _kind, _begin, _end in fields(view, 0, len(view))}
     if not seen <= _MODEL_FIELDS or not {_IR_VERSION, _GRAPH} <= seen:
         msg = "not an ONNX model: the outermost message is not a ModelProto"
         raise ModelCorrupt(msg)
@@ -77,7 +78,7 @@ def walk_tensors(data: Buffer) -> Iterator[WireTensor]:
             raise ModelCorrupt(msg)
         children = [
             (_CHILDREN[message][number], first, last, depth + 1)
-            for number, kind, first, last in _fields(view, begin, end)
+            for number, kind, first, last in fields(view, begin, end)
             if number in _CHILDREN[message] and _is_bytes(kind)
         ]
         stack.extend(reversed(children))
@@ -93,7 +94,7 @@ def external_locations(data: Buffer) -> set[str]:
 
 
 def _is_bytes(kind: int) -> bool:
-    if kind != _BYTES:
+    if kind != BYTES:
         msg = f"a message has wire type {kind}"
         raise ModelCorrupt(msg)
     return True
@@ -102,26 +103,27 @@ def _is_bytes(kind: int) -> bool:
 def _tensor(view: memoryview, begin: int, end: int) -> WireTensor:
     dims: list[int] = []
     data_type, name, raw_offset, raw_bytes, external, is_external = 0, "", -1, 0, [], False
-    for number, kind, first, last in _fields(view, begin, end):
+    for number, kind, first, last in fields(view, begin, end):
         if number == _DIMS:
             dims += _varints(view, first, last)
         elif number == _DATA_TYPE and kind == _VARINT:
-            data_type = _varint(view, first, last)[0]
+            data_type = varint(view, first, last)[0]
         elif number == _NAME:
-            name = _text(view, first, last)
+            name = text(view, first, last)
         elif number == _RAW_DATA and _is_bytes(kind):
             raw_offset, raw_bytes = first, last - first
         elif number == _EXTERNAL_DATA and _is_bytes(kind):
-            entry = {field: _text(view, a, b) for field, _kind, a, b in _fields(view, first, last)}
+            entry = {field: text(view, a, b) for field, _kind, a, b in fields(view, first, last)}
             external.append((entry.get(1, ""), entry.get(2, "")))
         elif number == _DATA_LOCATION and kind == _VARINT:
-            is_external = _varint(view, first, last)[0] == 1
+            is_external = varint(view, first, last)[0] == 1
     if is_external and not external:
         external = [("location", "")]
     return WireTensor(name, data_type, tuple(dims), raw_offset, raw_bytes, tuple(external))
 
 
-def _text(view: memoryview, begin: int, end: int) -> str:
+def text(view: memoryview, begin: int, end: int) -> str:
+    """Return a string field; raises ModelCorrupt where it is none."""
     try:
         return str(view[begin:end], "utf-8")
     except UnicodeDecodeError:
@@ -132,20 +134,24 @@ def _text(view: memoryview, begin: int, end: int) -> str:
 def _varints(view: memoryview, begin: int, end: int) -> list[int]:
     values: list[int] = []
     while begin < end:
-        value, begin = _varint(view, begin, end)
+        value, begin = varint(view, begin, end)
         values.append(value)
     return values
 
 
-def _fields(view: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, wire type, first byte, byte after the last) of the fields of one message."""
+def fields(view: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (field number, wire type, first byte, byte after the last) of the fields of one message.
+
+    Raises:
+        ModelCorrupt: The bytes are no message, or end too early.
+    """
     while begin < end:
-        tag, begin = _varint(view, begin, end)
+        tag, begin = varint(view, begin, end)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            first, begin = begin, _varint(view, begin, end)[1]
-        elif kind == _BYTES:
-            length, first = _varint(view, begin, end)
+            first, begin = begin, varint(view, begin, end)[1]
+        elif kind == BYTES:
+            length, first = varint(view, begin, end)
             begin = first + length
         elif kind in (_FIXED64, _FIXED32):
             first, begin = begin, begin + (8 if kind == _FIXED64 else 4)
@@ -158,7 +164,8 @@ def _fields(view: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, 
         yield number, kind, first, begin
 
 
-def _varint(view: memoryview, begin: int, end: int) -> tuple[int, int]:
+def varint(view: memoryview, begin: int, end: int) -> tuple[int, int]:
+    """Return a number and the byte after it; raises ModelCorrupt where it does not end before `end`."""
     value = shift = 0
     while begin < end and shift < 70:
         byte = view[begin]

@@ -1,4 +1,4 @@
-"""What a client may send, and its bytes as samples.
+"""What a client may send, and uncompressed bytes as samples; Opus is in `pipeline.payload`.
 
 G.711 (mu-law, A-law) is decoded by tables computed from ITU-T G.711, tables 1 and 2.
 """
@@ -58,7 +58,11 @@ _DECODERS: dict[str, tuple[int, Callable[[bytes], Pcm]]] = {
     "mulaw": (1, lambda payload: _MULAW[np.frombuffer(payload, np.uint8)]),
     "alaw": (1, lambda payload: _ALAW[np.frombuffer(payload, np.uint8)]),
 }
-ENCODINGS = tuple(_DECODERS)
+PCM_ENCODINGS = tuple(_DECODERS)
+CONTAINERS = ("ogg-opus", "webm-opus", "auto")
+ENCODINGS = (*PCM_ENCODINGS, "opus", *CONTAINERS)
+
+_OPUS_BYTES_PER_S = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,10 @@ class AudioFormat:
     """How a stream's bytes are to be read; one that exists is one we can decode.
 
     Attributes:
-        encoding: One of `ENCODINGS`.
-        sample_rate_hz: One of `SAMPLE_RATES_HZ`.
-        channels: 1, or 2 interleaved, which are mixed down.
+        encoding: One of `ENCODINGS`: samples; `opus`, where one payload is one packet; or a container of Opus, cut
+            anywhere, of which `auto` tells the kind by its first bytes.
+        sample_rate_hz: One of `SAMPLE_RATES_HZ`; Opus is decoded to whatever rate is wanted, and ignores it.
+        channels: 1, or 2 interleaved, which are mixed down; Opus says so itself.
 
     Raises:
         UnsupportedAudio: A value outside these.
@@ -88,17 +93,24 @@ class AudioFormat:
             raise UnsupportedAudio(f"{self.channels} channels are not taken; send 1, or 2 to be mixed down")
 
     @property
+    def compressed(self) -> bool:
+        """Whether bytes say nothing about how much audio they are."""
+        return self.encoding not in _DECODERS
+
+    @property
     def frame_bytes(self) -> int:
-        """Bytes of one sample of every channel."""
-        return _DECODERS[self.encoding][0] * self.channels
+        """Bytes of one sample of every channel, between which payloads may be cut."""
+        return 1 if self.compressed else _DECODERS[self.encoding][0] * self.channels
 
     def bytes_for(self, seconds: float) -> int:
-        """Return the bytes that `seconds` of audio take, in whole samples."""
+        """Return the bytes that `seconds` of audio take, in whole samples; for Opus a guess, at 32 kbit/s."""
+        if self.compressed:
+            return round(seconds * _OPUS_BYTES_PER_S)
         return round(seconds * self.sample_rate_hz) * self.frame_bytes
 
 
 def decode(payload: bytes, audio_format: AudioFormat) -> Pcm:
-    """Turn a payload into samples.
+    """Turn a payload in one of `PCM_ENCODINGS` into samples.
 
     Args:
         payload: Whole samples of every channel, little endian, interleaved; may be empty.

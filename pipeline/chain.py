@@ -1,8 +1,8 @@
 """From a stream's bytes to the windows a model takes, utterance by utterance.
 
-    payload -> decode -> resample -> VAD -> endpoint      where an utterance begins and ends
-                             |
-                             +-> features -> chunks       only inside utterances: silence costs the VAD alone
+    payload -> decode -> denoise -> resample -> VAD -> endpoint      where an utterance begins and ends
+                                        |
+                                        +-> features -> chunks       only inside utterances
 
 All times are media time, counted in samples from the start of the stream. What comes out does not depend on how the
 bytes were cut into payloads. An utterance begins a little before its speech and never before the end of the last one;
@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio import AudioFormat, decode
+from pipeline.audio import AudioFormat
+from pipeline.denoise import RATE_HZ as DENOISE_HZ
 from pipeline.endpoint import DEFAULT_RULES, EndpointRule, endpoint
-from pipeline.resample import Resampler
-from pipeline.utterance import SAMPLE_RATE_HZ, Recipe, UtteranceWindows
+from pipeline.intake import Intake
+from pipeline.payload import open_decoder
+from pipeline.utterance import SAMPLE_RATE_HZ, Piece, Recipe, UtteranceWindows
 from pipeline.vad import DEFAULT_HYSTERESIS, FRAME_SAMPLES, Hysteresis, Phase, SpeechDetector, VadModel, VadState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.chunk import Chunk
+    from pipeline.denoise import Denoiser
 
 Pcm = NDArray[np.float32]
 
@@ -48,10 +51,20 @@ class UtteranceOpened:
 
 @dataclass(frozen=True, slots=True)
 class UtteranceChunk:
-    """The next window of the open utterance."""
+    """The next window of the open utterance.
+
+    Attributes:
+        utterance: Number in the stream.
+        chunk: The window.
+        recipe: What it was made to.
+        piece: The audio that completed it, to cut the utterance again for another model; None where it came with the
+            window before.
+    """
 
     utterance: int
     chunk: Chunk
+    recipe: Recipe
+    piece: Piece | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,7 @@ class Chain:
         audio_format: What the bytes are.
         recipe: What the model wants.
         vad: Detector of this stream alone; None makes one utterance of everything up to a flush.
+        denoiser: That of this stream, or None.
         rules: When an utterance ends; the first that applies names the reason.
         hysteresis: Thresholds of the detector.
         pre_roll_s: Audio before the speech that belongs to its utterance.
@@ -94,7 +108,11 @@ class Chain:
     Attributes:
         format: As given.
         recipe: May be set at any time; the next utterance follows it.
-        received_bytes: Payload bytes taken.
+        input_rate_hz: Rate of the audio that `decode` gives and `push_pcm` takes.
+        received_bytes: Payload bytes decoded.
+
+    Raises:
+        LibraryMissing: The format is Opus, and libopus is not installed.
     """
 
     def __init__(
@@ -103,6 +121,7 @@ class Chain:
         recipe: Recipe,
         vad: VadModel | None,
         *,
+        denoiser: Denoiser | None = None,
         rules: Sequence[EndpointRule] = DEFAULT_RULES,
         hysteresis: Hysteresis = DEFAULT_HYSTERESIS,
         pre_roll_s: float = 0.3,
@@ -110,7 +129,10 @@ class Chain:
         self.format = audio_format
         self.recipe = recipe
         self.received_bytes = 0
-        self._resampler = Resampler(audio_format.sample_rate_hz, SAMPLE_RATE_HZ)
+        self._decoder = open_decoder(audio_format, DENOISE_HZ if denoiser else SAMPLE_RATE_HZ)
+        self.input_rate_hz = self._decoder.rate_hz
+        self._intake = Intake(self.input_rate_hz, denoiser)
+        self._taken = 0
         self._detector = None if vad is None else SpeechDetector(vad, hysteresis)
         self._rules = rules
         self._pre_roll = round(pre_roll_s * SAMPLE_RATE_HZ)
@@ -125,25 +147,34 @@ class Chain:
     @property
     def media_s(self) -> float:
         """Length of the audio taken so far."""
-        return self.received_bytes / self.format.frame_bytes / self.format.sample_rate_hz
+        return self._taken / self.input_rate_hz
 
     def push(self, payload: bytes, now: float) -> list[ChainEvent]:
         """Take the next bytes.
 
         Args:
-            payload: Whole samples in the stream's format, any number of them.
+            payload: Bytes of the stream's format: whole samples, a packet, or any part of a container.
             now: Monotonic second of arrival.
 
         Raises:
-            MediaError: The bytes cannot be samples; nothing was taken and the stream may go on.
+            MediaError: They cannot be that; no audio was taken, and only a stream of samples or packets may go on.
         """
-        pcm = decode(payload, self.format)
+        return self.push_pcm(self.decode(payload), now)
+
+    def decode(self, payload: bytes) -> Pcm:
+        """Decode the next bytes to float32[n], `input_rate_hz` mono, in [-1, 1], for `push_pcm`; raises MediaError."""
+        pcm = self._decoder.decode(payload)
         self.received_bytes += len(payload)
-        return self._hear(self._resampler.push(pcm), now)
+        return pcm
+
+    def push_pcm(self, pcm: Pcm, now: float) -> list[ChainEvent]:
+        """Take the next samples: float32[n], `input_rate_hz` mono, in [-1, 1], finite."""
+        self._taken += len(pcm)
+        return self._hear(self._intake.push(pcm), now)
 
     def flush(self, now: float, reason: str) -> list[ChainEvent]:
         """Take everything pushed so far to its end, and end the open utterance, if there is one, for this reason."""
-        events = self._hear(self._resampler.flush(), now)
+        events = self._hear(self._intake.flush(), now)
         if self._open is not None:
             end = self._position + len(self._audio)
             silence_s = 0.0 if self._detector is None else _silence_s(self._detector.state, end)
@@ -162,8 +193,7 @@ class Chain:
             self._take(self._position + len(self._audio) - self._history)
         elif len(self._audio) >= self._open.windows.missing_samples:
             # Every whole frame is judged, so no utterance can still end before the samples after it.
-            chunks = self._open.windows.push(self._take(self._position + len(self._audio)), now)
-            events += [UtteranceChunk(self._open.number, chunk) for chunk in chunks]
+            events += _cut(self._open, Piece(self._take(self._position + len(self._audio)), now))
         return events
 
     def _follow(self, heard: VadState, now: float) -> list[ChainEvent]:
@@ -191,12 +221,9 @@ class Chain:
         return UtteranceOpened(self._open.number, speech / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ)
 
     def _end(self, utterance: _Open, end: int, silence_s: float, reason: str, now: float) -> list[ChainEvent]:
-        chunks = utterance.windows.flush(self._take(end), silence_s, now)
+        chunks = _cut(utterance, Piece(self._take(end), now, silence_s))
         self._open, self._previous_end = None, end
-        return [
-            *(UtteranceChunk(utterance.number, chunk) for chunk in chunks),
-            UtteranceEnded(utterance.number, end / SAMPLE_RATE_HZ, reason),
-        ]
+        return [*chunks, UtteranceEnded(utterance.number, end / SAMPLE_RATE_HZ, reason)]
 
     def _take(self, end: int) -> Pcm:
         """Remove the audio before stream position `end` and return it."""
@@ -204,6 +231,14 @@ class Chain:
         taken, self._audio = self._audio[:count], self._audio[count:]
         self._position += count
         return taken
+
+
+def _cut(utterance: _Open, piece: Piece) -> list[ChainEvent]:
+    windows = utterance.windows
+    return [
+        UtteranceChunk(utterance.number, chunk, windows.recipe, None if index else piece)
+        for index, chunk in enumerate(windows.take(piece))
+    ]
 
 
 def _silence_s(heard: VadState, position: int) -> float:

@@ -7,6 +7,7 @@ with the same frame: the new saying replaces the old one, as the `TranscriptBuil
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 LogProbs = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One recognized symbol.
 
     Attributes:

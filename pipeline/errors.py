@@ -4,7 +4,9 @@
     +-- MediaError          audio that cannot be what the client said it is
     |   +-- UnsupportedAudio  an encoding, rate or channel count we do not speak
     +-- LibraryMissing      a stream asked for what a library does that is not installed
+    +-- BadHotword          a phrase to listen for that cannot be used
     +-- ConfigError         a setting that cannot work, with the nearest one that can
+    +-- LanguageError       (pipeline.arrays) an n-gram or lexicon that cannot be read or used
     +-- ModelError          (models.errors) a checkpoint that cannot be served
     +-- ServingError        (serving.errors) the engine cannot take or finish an utterance
     +-- ProtocolError       (gateway.errors) a client message outside the protocol
@@ -43,6 +45,12 @@ class ConfigError(AsrgateError):
     """A configuration value that cannot work."""
 
     code = "bad_config"
+
+
+class BadHotword(AsrgateError):
+    """A hotword that cannot be read, or that the model cannot spell."""
+
+    code = "bad_hotword"
 
 
 class LibraryMissing(AsrgateError):

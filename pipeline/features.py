@@ -23,7 +23,10 @@ _TILE_FRAMES = 4  # matrix products of one fixed shape: a frame's value cannot d
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a model's features are; two equal specifications produce equal frames."""
+    """What a model's features are; two equal specifications produce equal frames.
+
+    Of `kind` "samples", a frame is `shift_samples` samples as they are, for models with features of their own inside.
+    """
 
     sample_rate_hz: int = 16000
     n_mels: int = 80
@@ -38,6 +41,20 @@ class FeatureSpec:
     high_hz: float = 8000.0
     sample_scale: float = 1.0
     log_floor: float = 1.1920929e-07
+    kind: Literal["log_mel", "samples"] = "log_mel"
+
+    @classmethod
+    def samples(cls, sample_rate_hz: int, frame_samples: int, scale: float = 1.0) -> FeatureSpec:
+        """Return the specification of frames that are samples, multiplied by `scale`."""
+        return cls(
+            sample_rate_hz=sample_rate_hz,
+            n_mels=frame_samples,
+            length_samples=frame_samples,
+            shift_samples=frame_samples,
+            high_hz=sample_rate_hz / 2,
+            sample_scale=scale,
+            kind="samples",
+        )
 
     @property
     def left_samples(self) -> int:
@@ -51,7 +68,8 @@ class FeatureSpec:
 
     def frame_count(self, samples: int) -> int:
         """Return how many frames a signal of `samples` samples yields."""
-        return (samples + self.shift_samples // 2) // self.shift_samples
+        begun = self.shift_samples // 2 if self.kind == "log_mel" else self.shift_samples - 1
+        return (samples + begun) // self.shift_samples
 
 
 NEMO_LOGMEL = FeatureSpec()
@@ -158,6 +176,37 @@ class Fbank:
         step_bytes = self.spec.shift_samples * span.itemsize
         rows: Frames = np.ndarray((count, self.spec.length_samples), np.float32, span, 0, (step_bytes, span.itemsize))
         return rows
+
+
+class Blocks:
+    """Frames that are samples; the interface of `Fbank`."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.spec = spec
+
+    @staticmethod
+    def initial() -> FbankState:
+        """Return the state of a stream that has not begun."""
+        return Fbank.initial()
+
+    def whole(self, pcm: Pcm) -> Frames:
+        """Cut a complete signal, float32[n], into float32[ceil(n / shift), shift]; zeros fill the last frame."""
+        return self.step(pcm, self.initial(), last=True)[0]
+
+    def step(self, pcm: Pcm, state: FbankState, last: bool = False) -> tuple[Frames, FbankState]:
+        """Advance a stream by any number of samples; see `Fbank.step`."""
+        size = self.spec.shift_samples
+        signal = np.concatenate((state.tail, pcm))
+        count = self.spec.frame_count(len(signal)) if last else len(signal) // size
+        used = min(len(signal), count * size)
+        frames = np.zeros((count, size), np.float32)
+        frames.reshape(-1)[:used] = signal[:used] * np.float32(self.spec.sample_scale)
+        return frames, self.initial() if last else FbankState(signal[used:], state.frames + count)
+
+
+def frontend(spec: FeatureSpec) -> Fbank | Blocks:
+    """Return what computes the frames of a specification."""
+    return Blocks(spec) if spec.kind == "samples" else Fbank(spec)
 
 
 def _mirrored(signal: Pcm, origin: int, total: int, begin: int, end: int) -> Pcm:

@@ -130,20 +130,22 @@ class SileroVad:
         off: Probability under which it ends.
     """
 
-    def __init__(self, network: SileroNetwork, on: float = 0.5, off: float = 0.35) -> None:
+    def __init__(self, network: SileroNetwork, on: float = 0.3, off: float = 0.2) -> None:
         self.probability = 0.0
         self._network = network
         self._state = SileroNetwork.initial()
         self._on, self._off = on, off
         self._speech = False
-        self._rest = b""
+        self._rest: Array = np.zeros(0, np.float32)
 
-    def is_speech(self, frame: bytes) -> bool:
-        """Judge int16[320], 16 kHz mono, little endian; the verdict is on the latest whole window."""
-        self._rest += frame
-        while len(self._rest) >= 2 * WINDOW_SAMPLES:
-            window = np.frombuffer(self._rest, "<i2", WINDOW_SAMPLES) * np.float32(1 / 32768)
-            self._rest = self._rest[2 * WINDOW_SAMPLES :]
-            self.probability, self._state = self._network.step(window, self._state)
+    def judge(self, frames: Array) -> list[bool]:
+        """Judge float32[k, 320], 16 kHz mono, in [-1, 1]; each verdict is on the latest whole window."""
+        return [self._judge(frame) for frame in frames]
+
+    def _judge(self, frame: Array) -> bool:
+        self._rest = np.concatenate((self._rest, frame))
+        if len(self._rest) >= WINDOW_SAMPLES:
+            self.probability, self._state = self._network.step(self._rest[:WINDOW_SAMPLES], self._state)
+            self._rest = self._rest[WINDOW_SAMPLES:]
             self._speech = self.probability >= (self._off if self._speech else self._on)
         return self._speech

@@ -1,4 +1,4 @@
-"""Words and utterances: from CTC tokens to what a client reads.
+"""Words and utterances: what a decoder has heard, and what a client reads.
 
 A partial replaces the one before it; its first `stable` characters will not change any more. A final is said once.
 All times are seconds on the stream's media clock unless a name says otherwise.
@@ -6,16 +6,10 @@ All times are seconds on the stream's media clock unless a name says otherwise.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Self
 
-from pipeline.spelling import grows, joined, pieces
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from pipeline.ctc import Token
+from pipeline.spelling import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +27,21 @@ class Word:
     start_s: float
     end_s: float
     confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a decoder makes of an utterance, or of its beginning.
+
+    Attributes:
+        words: In the order of their times.
+        stable: How many of the leading words will not change any more.
+        end_s: End of the audio that was decoded.
+    """
+
+    words: tuple[Word, ...]
+    stable: int
+    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,8 @@ class Partial:
     Attributes:
         text: Everything so far; replaces the previous partial.
         stable: Length of the prefix of `text` that will not change.
-        start_s: Start of the first word.
-        end_s: End of the audio the text covers.
+        start_s: Start of the first word; 0 without words.
+        end_s: End of the audio the text covers, pauses included: it grows from one partial to the next.
         latency: Cost of the step that produced it.
     """
 
@@ -69,6 +78,14 @@ class Partial:
     start_s: float
     end_s: float
     latency: Latency
+
+    @classmethod
+    def of(cls, heard: Heard, latency: Latency) -> Self:
+        """Say what has been heard so far."""
+        words = [word.word for word in heard.words]
+        text, known = joined(words), words[: heard.stable + 1]
+        stable = len(joined(known)) - (len(known[-1]) if heard.stable < len(words) else 0)
+        return cls(text, stable, heard.words[0].start_s if words else 0.0, heard.end_s, latency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,88 +108,12 @@ class Final:
     confidence: float
     latency: Latency
 
-
-class DecodedModel(Protocol):
-    """What the builder must know of a model; a `ModelContract` satisfies it."""
-
-    @property
-    def vocabulary(self) -> tuple[str, ...]:
-        """Symbol of each output id."""
-        ...
-
-    @property
-    def frame_shift_s(self) -> float:
-        """Seconds between two feature frames."""
-        ...
-
-    @property
-    def output_frame_s(self) -> float:
-        """Seconds between two output frames."""
-        ...
-
-    @property
-    def context_frames(self) -> int:
-        """Feature frames before the first output frame."""
-        ...
-
-
-class TranscriptBuilder:
-    """Builds words from the tokens of one utterance; times count from its first sample."""
-
-    def __init__(self, model: DecodedModel) -> None:
-        self._pieces = pieces(model.vocabulary)
-        self._offset_s = model.context_frames * model.frame_shift_s
-        self._frame_s = model.output_frame_s
-        self._words: list[Word] = []
-        self._growing: list[Token] = []
-
-    def push(self, tokens: Iterable[Token]) -> None:
-        """Take the next tokens; one that starts at the frame of the last replaces it."""
-        for token in tokens:
-            if self._growing and self._growing[-1].frame == token.frame:
-                self._growing[-1] = token
-                continue
-            piece = self._pieces[token.id]
-            if piece.ends_word or not grows(self._spelled(), piece):
-                self._words += self._grown()
-                self._growing.clear()
-            if piece.text or piece.starts_word:
-                self._growing.append(token)
-
-    def partial(self, latency: Latency) -> Partial:
-        """Return everything so far; all but the word that still grows is stable."""
-        words = [*self._words, *self._grown()]
-        text = _text(words)
-        start_s, end_s = (words[0].start_s, words[-1].end_s) if words else (0.0, 0.0)
-        return Partial(text, len(text) - len(self._spelled()), start_s, end_s, latency)
-
-    def final(self, latency: Latency) -> Final:
-        """Return the finished utterance."""
-        words = (*self._words, *self._grown())
+    @classmethod
+    def of(cls, heard: Heard, latency: Latency) -> Self:
+        """Say what has been heard in all."""
+        words = heard.words
         if not words:
-            return Final("", (), 0.0, 0.0, 0.0, latency)
+            return cls("", (), 0.0, 0.0, 0.0, latency)
         confidence = sum(word.confidence for word in words) / len(words)
-        return Final(_text(words), words, words[0].start_s, words[-1].end_s, confidence, latency)
-
-    def _spelled(self) -> str:
-        return "".join(self._pieces[token.id].text for token in self._growing)
-
-    def _grown(self) -> list[Word]:
-        """Return the growing word, if it has a letter."""
-        spelled = self._spelled()
-        if not spelled:
-            return []
-        first, last = self._growing[0], self._growing[-1]
-        mean_log_prob = sum(token.log_prob for token in self._growing) / len(self._growing)
-        return [
-            Word(
-                spelled,
-                self._offset_s + first.frame * self._frame_s,
-                self._offset_s + (last.frame + 1) * self._frame_s,
-                min(1.0, math.exp(mean_log_prob)),
-            )
-        ]
-
-
-def _text(words: Iterable[Word]) -> str:
-    return joined([word.word for word in words])
+        text = joined([word.word for word in words])
+        return cls(text, words, words[0].start_s, words[-1].end_s, confidence, latency)

@@ -82,10 +82,10 @@ DEFAULT_HYSTERESIS = Hysteresis()
 
 
 class VadModel(Protocol):
-    """Judges one frame of one stream; it may adapt to the stream, so every stream has its own."""
+    """Judges the frames of one stream in order; it may adapt to the stream, so every stream has its own."""
 
-    def is_speech(self, frame: bytes) -> bool:
-        """Judge int16[320], 16 kHz mono, little endian."""
+    def judge(self, frames: Pcm) -> list[bool]:
+        """Say of each frame whether it is speech: float32[k, 320], 16 kHz mono, in [-1, 1]; k is at least 1."""
         ...
 
 
@@ -99,10 +99,17 @@ class WebRtcVad:
     def __init__(self, mode: int = 1) -> None:
         self._vad = webrtcvad.Vad(mode)
 
-    def is_speech(self, frame: bytes) -> bool:
-        """Judge int16[320], 16 kHz mono, little endian."""
-        verdict: bool = self._vad.is_speech(frame, SAMPLE_RATE_HZ)
-        return verdict
+    def judge(self, frames: Pcm) -> list[bool]:
+        """Judge float32[k, 320], 16 kHz mono, in [-1, 1]."""
+        payload = to_int16(frames).tobytes()
+        size = 2 * FRAME_SAMPLES
+        return [self._vad.is_speech(payload[at : at + size], SAMPLE_RATE_HZ) for at in range(0, len(payload), size)]
+
+
+def to_int16(pcm: Pcm) -> NDArray[np.int16]:
+    """Convert to little-endian int16 of full scale."""
+    samples: NDArray[np.int16] = (pcm * np.float32(32768)).clip(-32768, 32767).astype("<i2")
+    return samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +172,13 @@ class SpeechDetector:
         signal = np.concatenate((self._rest, pcm)) if self._rest.size else pcm
         count = len(signal) // FRAME_SAMPLES
         self._rest = signal[count * FRAME_SAMPLES :].copy()
+        if not count:
+            return []
         frames = signal[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
         levels = np.einsum("ij,ij->i", frames, frames).tolist()
-        payload = (frames * np.float32(32768)).clip(-32768, 32767).astype("<i2").tobytes()
         states = []
-        for index, level in enumerate(levels):
-            frame = payload[2 * FRAME_SAMPLES * index : 2 * FRAME_SAMPLES * (index + 1)]
-            loud, speech = self._above_floor(level / FRAME_SAMPLES), self._model.is_speech(frame)
+        for level, speech in zip(levels, self._model.judge(frames), strict=True):
+            loud = self._above_floor(level / FRAME_SAMPLES)
             self.state = advance(loud and speech, self.state, self._hysteresis)
             states.append(self.state)
         return states

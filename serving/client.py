@@ -12,6 +12,7 @@ from typing import Protocol
 
 from models.contract import ModelContract
 from pipeline.chunk import Chunk
+from pipeline.hotwords import Hotword
 from pipeline.transcript import Final, Partial
 from serving.errors import ServingError
 
@@ -19,6 +20,10 @@ from serving.errors import ServingError
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The model that answers, as clients see it.
+
+    A choice, wherever one is asked for, names a model: `name` for the revision that serves, or is on trial with the
+    stream that asks; `name@7` for a revision; `name@canary` for the one on trial, else the one that serves; empty for
+    the default model.
 
     Attributes:
         name: Model name, e.g. `asrgate-en-small`.
@@ -84,18 +89,42 @@ class Recognizer(Protocol):
 
     @property
     def model(self) -> ModelInfo:
-        """The model that new leases get."""
+        """The default model: what a lease gets that chooses nothing and is on no trial."""
         ...
 
-    def open(self, sink: Sink, *, live: bool = True) -> Lease:
+    def model_for(self, choice: str = "", stream: str = "") -> ModelInfo:
+        """Say which model the next lease of a stream gets.
+
+        Args:
+            choice: What the stream chose; see `ModelInfo`.
+            stream: Name of the stream: while a model is on trial, the same streams get it every time.
+
+        Raises:
+            UnknownModel: The choice names nothing that is loaded here.
+        """
+        ...
+
+    def open(
+        self,
+        sink: Sink,
+        *,
+        live: bool = True,
+        choice: str = "",
+        stream: str = "",
+        hotwords: tuple[Hotword, ...] = (),
+    ) -> Lease:
         """Lease a place for one utterance.
 
         Args:
             sink: Called on the event loop with `Partial`s, then exactly one `Final` or one error, after which the
                 lease is over. It must not block.
             live: Somebody is speaking now; audio that comes from a file gives way to it.
+            choice: As in `model_for`.
+            stream: As in `model_for`.
+            hotwords: Phrases to favour.
 
         Raises:
+            UnknownModel: The choice names nothing that is loaded here.
             Overloaded: No slot is free and the waiting line is full.
         """
         ...

@@ -11,13 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pipeline.chunk import Chunk
-from pipeline.ctc import CtcState, GreedyCtc
-from pipeline.transcript import Latency, TranscriptBuilder
+from pipeline.decoding import Decoder, Emissions
+from pipeline.hotwords import Hotword
+from pipeline.transcript import Final, Latency, Partial
 from serving.client import Update
+from serving.decoders import Decoders, plain_decoders
 from serving.errors import InferenceFailed, Overloaded
 from serving.meter import StepMeter
 from serving.scheduler import Scheduler
@@ -34,8 +37,8 @@ class _Utterance:
     """What the engine remembers of a lease."""
 
     live: bool
-    ctc: CtcState
-    builder: TranscriptBuilder
+    decoder: Decoder[Any]
+    state: Any
     slot: SlotLease | None = None
     steps: int = 0
     text: str = ""
@@ -53,26 +56,27 @@ class Engine:
     def __init__(
         self,
         stepper: Stepper,
+        decoders: Decoders | None = None,
         *,
         max_wait_ms: float = 10.0,
+        budget_ms: float = 100.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take over a warm model; `clock` times the steps."""
-        contract = stepper.contract
+        """Take over a warm model and its decoders, by default the plainest ones; `clock` times the steps."""
         self.stepper = stepper
         self.meter = StepMeter(clock())
         self._clock = clock
-        self._ctc = GreedyCtc(contract.blank_id)
+        self._decoders = decoders or plain_decoders(stepper.contract)
         self._slots = SlotPool(stepper.slots)
-        self._scheduler = Scheduler(stepper.max_batch, max_wait_ms / 1000)
+        self._scheduler = Scheduler(stepper.max_batch, max_wait_ms / 1000, budget_ms / 1000, stepper.buckets)
         self._utterances: dict[int, _Utterance] = {}
         self._line: deque[int] = deque()
         self._updates: list[tuple[int, Update]] = []
 
-    def open(self, lease: int, live: bool = True) -> None:
+    def open(self, lease: int, live: bool = True, hotwords: tuple[Hotword, ...] = ()) -> None:
         """Give the lease a slot, or a place in the line for one."""
-        contract = self.stepper.contract
-        self._utterances[lease] = _Utterance(live, self._ctc.initial(), TranscriptBuilder(contract))
+        decoder = self._decoders.choose(hotwords)
+        self._utterances[lease] = _Utterance(live, decoder, decoder.initial(hotwords))
         self._line.append(lease)
         self._seat()
 
@@ -119,29 +123,27 @@ class Engine:
         slots = np.array([row.slot.index for row in rows if row.slot is not None], np.int64)
         steps = np.array([row.steps for row in rows], np.int64)
         try:
-            log_probs = self.stepper.step([chunk.features for chunk, _ in chunks], slots, steps)
+            emissions = self.stepper.step([chunk.features for chunk, _ in chunks], slots, steps)
         except Exception as error:
             _log.exception("a step of %d rows failed", len(batch))
             for lease in batch:
                 self._end(lease, InferenceFailed(f"the model raised {type(error).__name__}"))
             return
         infer_ms = 1000 * (self._clock() - began)
-        finite = [bool(np.isfinite(row).all()) for row in log_probs]
-        for index, (lease, row, (chunk, pushed)) in enumerate(zip(batch, rows, chunks, strict=True)):
+        self._scheduler.stepped(infer_ms / 1000)
+        for lease, row, (chunk, pushed), emitted in zip(batch, rows, chunks, emissions, strict=True):
             row.steps += 1
-            if not finite[index]:
+            if not _finite(emitted):
                 self._end(lease, InferenceFailed(f"the model's output for chunk {chunk.index} is not finite"))
                 continue
-            tokens, row.ctc = self._ctc.step(log_probs[index], row.ctc)
+            row.state = row.decoder.step(emitted, row.state)
+            heard = row.decoder.final(row.state) if chunk.last else row.decoder.partial(row.state)
             latency = Latency(1000 * (self._clock() - chunk.arrived), 1000 * (began - pushed), infer_ms, len(batch))
-            row.builder.push(tokens)
             if chunk.last:
-                self._end(lease, row.builder.final(latency))
-            elif tokens:
-                partial = row.builder.partial(latency)
-                if partial.text != row.text:
-                    row.text = partial.text
-                    self._updates.append((lease, partial))
+                self._end(lease, Final.of(heard, latency))
+            elif (partial := Partial.of(heard, latency)).text != row.text:
+                row.text = partial.text
+                self._updates.append((lease, partial))
         self.meter.add(began, self._clock(), len(batch), time.thread_time() - cpu_s)
 
     def _end(self, lease: int, update: Update | None) -> None:
@@ -166,3 +168,7 @@ class Engine:
             self._scheduler.open(lease, utterance.live)
             for _, pushed in utterance.pending:
                 self._scheduler.push(lease, pushed)
+
+
+def _finite(emissions: Emissions) -> bool:
+    return all(np.isfinite(rows).all() for rows in emissions if rows is not None)

@@ -22,6 +22,24 @@ class Meter:
     batch: float
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What engines have done since their start; it adds up.
+
+    Attributes:
+        steps: Steps.
+        audio_s: Audio decoded.
+        cpu_s: CPU time of the steps.
+    """
+
+    steps: int = 0
+    audio_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.steps + other.steps, self.audio_s + other.audio_s, self.cpu_s + other.cpu_s)
+
+
 class StepMeter:
     """Remembers the steps of the last `window_s` seconds and the totals since the start.
 
@@ -45,6 +63,11 @@ class StepMeter:
             self.cpu_s += cpu_s
             self._recent.append((began, ended, batch))
             self._forget(ended)
+
+    def totals(self, chunk_s: float) -> Totals:
+        """Return what was done so far with chunks of this length."""
+        with self._lock:
+            return Totals(self.steps, self.chunks * chunk_s, self.cpu_s)
 
     def read(self, now: float) -> Meter:
         """Return the means over the window that ends at `now`."""

@@ -1,9 +1,14 @@
 """Which leases share the next batch, and when it leaves. Pure policy: no clock, no thread, no tensor.
 
 A batch leaves when it is full, when every open lease is in it (waiting could not help), or when its oldest chunk has
-waited `max_wait_s`. A lease has at most one chunk in a batch and goes to the back of its line afterwards, so a file fed
-at once takes turns with the rest. Live leases go before file leases; while both wait, one place in `_FILE_EVERY` goes
-to a file, so neither line starves.
+waited as long as the latency budget leaves beside the step itself. A lease has at most one chunk in a batch and goes to
+the back of its line afterwards, so a file fed at once takes turns with the rest.
+
+Live leases go before file leases. While both wait, one place in `_FILE_EVERY` goes to a file, so neither line starves;
+while live speech is late, as after a stall, files wait until it has caught up, `_FILE_PATIENCE_S` at most.
+
+Where the runtime compiles batch sizes, a batch that would have to be filled up leaves its youngest rows behind instead,
+if these can still wait.
 """
 
 from __future__ import annotations
@@ -11,18 +16,52 @@ from __future__ import annotations
 from collections import deque
 
 _FILE_EVERY = 8
+_FILE_PATIENCE_S = 2.0
+_LEARNING = 0.2  # weight of the newest step in the estimate of how long steps take
+
+
+def batch_buckets(max_batch: int) -> tuple[int, ...]:
+    """Return the batch sizes 1, 2, 4 ... and `max_batch`."""
+    return (*(1 << power for power in range(max_batch.bit_length()) if 1 << power < max_batch), max_batch)
+
+
+def bucket_for(rows: int, buckets: tuple[int, ...]) -> int:
+    """Return the batch size that rows are filled up to: the next bucket, or just as many where there are none."""
+    return next((bucket for bucket in buckets if bucket >= rows), rows)
 
 
 class Scheduler:
-    """Orders the leases that have chunks to decode."""
+    """Orders the leases that have chunks to decode.
 
-    def __init__(self, max_batch: int = 16, max_wait_s: float = 0.010) -> None:
+    Args:
+        max_batch: Most rows of a batch.
+        max_wait_s: Longest a chunk waits for company.
+        budget_s: From a chunk's arrival to its words; what a step takes of it is not waited.
+        buckets: Batch sizes that are compiled; empty where any will do.
+    """
+
+    def __init__(
+        self,
+        max_batch: int = 16,
+        max_wait_s: float = 0.010,
+        budget_s: float = 0.100,
+        buckets: tuple[int, ...] = (),
+    ) -> None:
         self.max_batch = max_batch
         self.max_wait_s = max_wait_s
+        self.budget_s = budget_s
+        self.buckets = buckets
+        self._step_s = 0.0
         self._pending: dict[int, deque[float]] = {}
         self._live: dict[int, bool] = {}
         self._lines: dict[bool, deque[int]] = {True: deque(), False: deque()}
         self._live_run = 0
+        self._late_since: float | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """How long a chunk waits for company now."""
+        return min(self.max_wait_s, max(0.0, self.budget_s - self._step_s))
 
     def open(self, lease: int, live: bool = True) -> None:
         """Admit a lease to one of the two lines."""
@@ -46,12 +85,18 @@ class Scheduler:
         due = len(self._lines[True]) + len(self._lines[False])
         if not due or now < self._leave_at(due):
             return None
-        batch = [self._take() for _ in range(min(due, self.max_batch))]
+        files = self._files_may_go(now)
+        available = due if files else len(self._lines[True])
+        batch = [self._take(files) for _ in range(self._size(available, now))]
         for lease in batch:
             self._pending[lease].popleft()
             if self._pending[lease]:
                 self._lines[self._live[lease]].append(lease)
         return batch
+
+    def stepped(self, took_s: float) -> None:
+        """Learn how long a step took."""
+        self._step_s += (took_s - self._step_s) * (_LEARNING if self._step_s else 1.0)
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `poll` will have a batch if nothing more arrives, `now` or later; None while nothing waits."""
@@ -60,11 +105,29 @@ class Scheduler:
 
     def _leave_at(self, due: int) -> float:
         oldest = min(self._pending[lease][0] for line in self._lines.values() for lease in line)
-        return oldest if due >= min(self.max_batch, len(self._live)) else oldest + self.max_wait_s
+        return oldest if due >= min(self.max_batch, len(self._live)) else oldest + self.wait_s
 
-    def _take(self) -> int:
+    def _files_may_go(self, now: float) -> bool:
+        """Say whether files get their share: always, but for a while after live speech has become late."""
+        oldest = min((self._pending[lease][0] for lease in self._lines[True]), default=now)
+        if now - oldest <= self.budget_s:
+            self._late_since = None
+            return True
+        if self._late_since is None:
+            self._late_since = now
+        return now - self._late_since >= _FILE_PATIENCE_S
+
+    def _size(self, available: int, now: float) -> int:
+        size = min(available, self.max_batch)
+        full = max((bucket for bucket in self.buckets if bucket <= size), default=size)
+        if full == size:
+            return size
+        youngest = sorted(self._pending[lease][0] for line in self._lines.values() for lease in line)[full:]
+        return full if youngest and now - youngest[0] < self.wait_s else size
+
+    def _take(self, files: bool) -> int:
         live, file = self._lines[True], self._lines[False]
-        if file and (not live or self._live_run >= _FILE_EVERY - 1):
+        if files and file and (not live or self._live_run >= _FILE_EVERY - 1):
             self._live_run = 0
             return file.popleft()
         self._live_run = self._live_run + 1 if file else 0

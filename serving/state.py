@@ -22,7 +22,7 @@ Feeds = dict[str, NDArray[Any]]
 class StatePool(Protocol):
     """A model with its state."""
 
-    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> NDArray[np.float32]:
+    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> list[NDArray[np.float32]]:
         """Take one step on some rows of the pool and keep their new state.
 
         Args:
@@ -31,7 +31,7 @@ class StatePool(Protocol):
             steps: int64[B], steps taken so far in the utterance that holds the slot.
 
         Returns:
-            float32[B, frames, vocabulary], log-probabilities.
+            float32[B, frames, symbols] for each of the contract's outputs, log-probabilities.
         """
         ...
 
@@ -40,11 +40,6 @@ def open_pool(session: Session, contract: ModelContract, slots: int) -> StatePoo
     """Return the pool that the contract's state kind asks for, with every row empty."""
     pool = GraphPool if contract.state_kind == "slots" else HostPool
     return pool(session, contract, slots)
-
-
-def _zeros(tensor: StateTensor, slots: int) -> NDArray[Any]:
-    """Return the pool array of a tensor; the system maps its pages only when a row is first written."""
-    return np.zeros((*tensor.shape[: tensor.axis], slots, *tensor.shape[tensor.axis :]), tensor.dtype)
 
 
 class GraphPool:
@@ -56,14 +51,14 @@ class GraphPool:
     """
 
     def __init__(self, session: Session, contract: ModelContract, slots: int) -> None:
-        self._output = contract.log_probs_output
+        self._outputs = contract.outputs
         self._binding = session.binding()
         for tensor in contract.states:
-            self._binding.hold(tensor.name, tensor.next_name, _zeros(tensor, slots))
+            self._binding.hold(tensor.name, tensor.next_name, tensor.zeros(slots))
 
-    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> NDArray[np.float32]:
+    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> list[NDArray[np.float32]]:
         """See `StatePool.run`."""
-        return self._binding.run(self._output, {**feeds, SLOTS_INPUT: slots, STEP_INPUT: steps})
+        return self._binding.run(self._outputs, {**feeds, SLOTS_INPUT: slots, STEP_INPUT: steps})
 
 
 class HostPool:
@@ -72,23 +67,27 @@ class HostPool:
     def __init__(self, session: Session, contract: ModelContract, slots: int) -> None:
         self._session = session
         self._tensors = contract.states
-        self._outputs = [contract.log_probs_output, *(tensor.next_name for tensor in contract.states)]
-        self._pools = [_zeros(tensor, slots) for tensor in contract.states]
+        self._decoded = len(contract.outputs)
+        self._outputs = [*contract.outputs, *(tensor.next_name for tensor in contract.states)]
+        self._pools = [tensor.zeros(slots) for tensor in contract.states]
 
-    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> NDArray[np.float32]:
+    def run(self, feeds: Feeds, slots: Ids, steps: Ids) -> list[NDArray[np.float32]]:
         """See `StatePool.run`."""
         fresh = np.flatnonzero(steps == 0)
         feeds = dict(feeds)
         for tensor, pool in zip(self._tensors, self._pools, strict=True):
+            if tensor.axis is None:
+                feeds[tensor.name] = np.zeros_like(pool[0]) if len(fresh) else pool[slots[0]]
+                continue
             rows = np.take(pool, slots, axis=tensor.axis)
             rows[_at(tensor, fresh)] = 0
             feeds[tensor.name] = rows
-        log_probs, *states = self._session.run(self._outputs, feeds)
-        for tensor, pool, rows in zip(self._tensors, self._pools, states, strict=True):
+        outputs = self._session.run(self._outputs, feeds)
+        for tensor, pool, rows in zip(self._tensors, self._pools, outputs[self._decoded :], strict=True):
             pool[_at(tensor, slots)] = rows
-        return log_probs
+        return outputs[: self._decoded]
 
 
 def _at(tensor: StateTensor, rows: Ids) -> tuple[slice | Ids, ...]:
     """Return the index of some rows along the tensor's slot axis."""
-    return (*(slice(None),) * tensor.axis, rows)
+    return (*(slice(None),) * (tensor.axis or 0), rows)

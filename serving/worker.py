@@ -1,4 +1,4 @@
-"""The one thread that an engine runs on, with its inbox and its door."""
+"""The one thread that the engines run on, with its inbox and its door."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 from pipeline.chunk import Chunk
+from pipeline.hotwords import Hotword
 from pipeline.transcript import Final
 from serving.client import Update
+from serving.deck import Deck
 from serving.engine import Engine
 from serving.errors import LeaseLost, Overloaded, ServingError
 
@@ -17,23 +19,24 @@ Deliver = Callable[[list[tuple[int, Update]]], None]
 
 
 class Worker:
-    """Steps an engine on a thread of its own; every method may be called from any other thread.
+    """Steps a deck of engines on a thread of its own; every method may be called from any other thread.
 
-    The inbox is bounded by the leases it admits and by the chunks the engine lets each of them queue. However the
-    thread ends, every open lease is told.
+    An engine belongs to the thread from its first lease on, its meter excepted. The inbox is bounded by the leases it
+    admits and by the chunks an engine lets each of them queue. However the thread ends, every open lease is told.
     """
 
-    def __init__(self, engine: Engine, deliver: Deliver, max_waiting: int) -> None:
+    def __init__(self, deliver: Deliver, slots: int, max_waiting: int) -> None:
         """Start the thread.
 
         Args:
-            engine: From now on touched by the thread only, its meter excepted.
             deliver: Called on the thread after a step, with every update of that step.
-            max_waiting: Leases that may wait for a slot beside those that hold one.
+            slots: Leases that may hold a slot, on whichever engine.
+            max_waiting: Leases that may wait for a slot beside them.
         """
-        self._engine = engine
+        self._deck = Deck()
         self._deliver = deliver
-        self._capacity = engine.stepper.slots + max_waiting
+        self._slots = slots
+        self._capacity = slots + max_waiting
         self._wake = threading.Condition()
         self._inbox: list[Callable[[], None]] = []
         self._leases: set[int] = set()
@@ -46,8 +49,8 @@ class Worker:
         """Leases that are open, with a slot or waiting for one."""
         return len(self._leases)
 
-    def open(self, lease: int, live: bool) -> None:
-        """Admit a lease.
+    def open(self, lease: int, engine: Engine, live: bool, hotwords: tuple[Hotword, ...] = ()) -> None:
+        """Admit a lease on an engine.
 
         Raises:
             Overloaded: Every slot and every place in the line is taken.
@@ -58,23 +61,34 @@ class Worker:
                 msg = "the engine has stopped"
                 raise LeaseLost(msg)
             if len(self._leases) >= self._capacity:
-                msg = f"all {self._engine.stepper.slots} slots and the line for them are taken; try again in seconds"
+                msg = f"all {self._slots} slots and the line for them are taken; try again in seconds"
                 raise Overloaded(msg)
             self._leases.add(lease)
-            self._post(partial(self._engine.open, lease, live))
+            self._post(partial(self._deck.open, lease, engine, live, hotwords))
 
     def push(self, lease: int, chunk: Chunk) -> None:
         """Queue a chunk; a lease that is over ignores it."""
         with self._wake:
             if lease in self._leases:
-                self._post(partial(self._engine.push, lease, chunk, time.monotonic()))
+                self._post(partial(self._deck.push, lease, chunk, time.monotonic()))
 
     def cancel(self, lease: int) -> None:
         """Give a lease up; an update that is under way may still be delivered."""
         with self._wake:
             if lease in self._leases:
                 self._leases.discard(lease)
-                self._post(partial(self._engine.cancel, lease))
+                self._post(partial(self._deck.cancel, lease))
+
+    def lose(self, leases: list[int], why: str) -> None:
+        """Take leases away from their holders, who get `LeaseLost`."""
+        with self._wake:
+            for lease in leases:
+                self._post(partial(self._deck.lose, lease, why))
+
+    def retire(self, engine: Engine) -> None:
+        """Let an engine go once its last lease is over."""
+        with self._wake:
+            self._post(partial(self._deck.retire, engine))
 
     def stop(self) -> None:
         """Finish the step in progress and end the thread; what is open gets `LeaseLost`. Blocks until then."""
@@ -90,9 +104,9 @@ class Worker:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                for command in self._next_commands():
-                    command()
-                self._hand_over(self._engine.tick(time.monotonic()))
+                self._obey()
+                for updates in self._deck.tick(time.monotonic()):
+                    self._hand_over(updates)
         finally:
             with self._wake:
                 self._stopping = True
@@ -100,15 +114,16 @@ class Worker:
             lost = LeaseLost("the engine has stopped; replay the utterance on another")
             self._hand_over([(lease, lost) for lease in sorted(self._leases)])
 
-    def _next_commands(self) -> list[Callable[[], None]]:
-        """Sleep until something arrives or a batch is due."""
+    def _obey(self) -> None:
+        """Sleep until something arrives or a batch is due, and take what arrived."""
         with self._wake:
             if not self._inbox and not self._stopping:
                 now = time.monotonic()
-                deadline = self._engine.next_deadline(now)
+                deadline = self._deck.next_deadline(now)
                 self._wake.wait(None if deadline is None else deadline - now)
             commands, self._inbox = self._inbox, []
-            return commands
+        for command in commands:
+            command()
 
     def _hand_over(self, updates: list[tuple[int, Update]]) -> None:
         if not updates:

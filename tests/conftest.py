@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +17,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from tests.ray_kit import RayNodes
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+os.environ["ASRGATE_STORE"] = str(Path(tempfile.gettempdir()) / f"asrgate-tests-{os.getpid()}")  # nobody's own
 IN_CI = os.environ.get("ASRGATE_CI") == "1"
 
 
@@ -64,6 +69,16 @@ def clips(shared_dir: Path) -> Callable[[str, int], list[Clip]]:
         return list(decode([r for r in rows if r[3] == "dev" and r[4].startswith(source)][:count]))
 
     return load
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[RayNodes]:
+    """A Ray cluster of several nodes, shared by all tests that need one; this process is connected to it."""
+    if find_spec("ray") is None:
+        skip_or_fail("no ray; pip install 'asrgate[ray]'")
+    nodes = RayNodes()
+    yield nodes
+    nodes.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

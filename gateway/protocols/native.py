@@ -1,7 +1,8 @@
 """The native dialect: the query of `/v1/stream`, and JSON both ways.
 
-    query   sample_rate encoding channels model language partials hotwords resume seen
-    client  binary audio, {"type": "finalize"}, {"type": "hotwords", "phrases": [..]}, {"type": "close"}
+    query   sample_rate encoding channels denoise vad endpoint_ms model language partials hotwords resume seen
+    client  binary audio, {"type": "finalize"}, {"type": "hotwords", "phrases": ["new york", "asrgate:2.5"]},
+            {"type": "close"}
     server  ready speech_started partial final error closed
 
 `resume` names a dropped session and `seen` the newest utterance whose final the client has; finals after it are said
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
-from gateway.errors import BadParameter, ProtocolError, UnknownParameter, Unsupported
+from gateway.chains import StreamChoice
+from gateway.config import VadKind
+from gateway.errors import BadParameter, ProtocolError, UnknownParameter
 from gateway.messages import (
     Closed,
     FinalResult,
@@ -27,14 +31,19 @@ from gateway.messages import (
     SpeechStarted,
 )
 from pipeline.audio import CHANNELS, ENCODINGS, SAMPLE_RATES_HZ, AudioFormat
-from pipeline.errors import UnsupportedAudio
+from pipeline.denoise import DenoiseMode
+from pipeline.hotwords import Hotword, check_spelling, read_hotwords
+from pipeline.spelling import alphabet
 
 if TYPE_CHECKING:
     from serving.client import ModelInfo
 
-_KEYS = ("sample_rate", "encoding", "channels", "model", "language", "partials", "hotwords", "resume", "seen")
+_AUDIO_KEYS = ("sample_rate", "encoding", "channels", "denoise", "vad", "endpoint_ms")
+_KEYS = (*_AUDIO_KEYS, "model", "language", "partials", "hotwords", "resume", "seen")
+_ENDPOINT_MS = (200, 5000)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
-_NO_HOTWORDS = "this server's decoder cannot favour hotwords; leave them out"
+
+E = TypeVar("E", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +52,13 @@ class StreamOptions:
 
     Attributes:
         format: How its audio is to be read.
-        model: Name of the model it wants, or empty.
+        model: Model it wants, as `name`, `name@7` or `name@canary`, or empty.
         language: Language it wants, or empty.
         partials: Whether it wants partials.
         resume: Token of the session it comes back to, or empty.
         seen: Newest utterance whose final it has; -1 for none, None where it did not say.
+        choice: How its audio is to be heard.
+        hotwords: Phrases to favour.
     """
 
     format: AudioFormat
@@ -56,24 +67,33 @@ class StreamOptions:
     partials: bool = True
     resume: str = ""
     seen: int | None = None
+    choice: StreamChoice = field(default_factory=StreamChoice)
+    hotwords: tuple[Hotword, ...] = ()
 
     def check_model(self, model: ModelInfo) -> None:
-        """Compare what is wanted with what is served.
+        """Compare what is wanted with the model that was chosen.
 
         Raises:
-            BadParameter: Another model or language is wanted.
+            BadParameter: It does not transcribe the language.
+            BadHotword: It cannot spell a hotword.
         """
-        if self.model not in ("", model.name):
-            raise BadParameter(f"model {self.model!r} is not served here; ask for {model.name!r} or leave it out")
         primary = self.language.split("-")[0].lower()
         if primary and primary not in model.languages:
             known = " or ".join(map(repr, model.languages)) or "a language that it does not name; leave it out"
             raise BadParameter(f"language {self.language!r} is not served here; {model.name} transcribes {known}")
+        check_spelling(self.hotwords, alphabet(model.contract.vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
 class Finalize:
     """Answer all audio sent so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Favour:
+    """Favour these phrases, in place of those before, from the next utterance on."""
+
+    hotwords: tuple[Hotword, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +107,7 @@ def parse_query(query: str) -> StreamOptions:
     Raises:
         UnknownParameter: A key outside the protocol.
         BadParameter: A value that cannot be used, or a key given twice.
-        UnsupportedAudio: An encoding of the protocol that this server does not decode.
-        Unsupported: Hotwords.
+        BadHotword: A phrase that cannot be used.
     """
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=2 * len(_KEYS), errors="strict")
@@ -102,28 +121,28 @@ def parse_query(query: str) -> StreamOptions:
             raise UnknownParameter(f"unknown query key {key!r}; {hint}")
     if len(values) < len(pairs):
         raise BadParameter("a query key is given twice; give each once")
-    if values.get("hotwords"):
-        raise Unsupported(_NO_HOTWORDS)
     return StreamOptions(
-        AudioFormat(
-            _encoding(values.get("encoding") or "pcm_s16le"),
-            _number("sample_rate", values.get("sample_rate") or "16000", SAMPLE_RATES_HZ),
-            _number("channels", values.get("channels") or "1", CHANNELS),
-        ),
+        _format(values),
         model=values.get("model", ""),
         language=values.get("language", ""),
         partials=_boolean("partials", values.get("partials") or "true"),
         resume=values.get("resume", ""),
         seen=_seen(values.get("seen", "")),
+        choice=StreamChoice(
+            _one_of("denoise", values.get("denoise"), DenoiseMode),
+            _one_of("vad", values.get("vad"), VadKind),
+            _endpoint_s(values.get("endpoint_ms", "")),
+        ),
+        hotwords=read_hotwords(values.get("hotwords", "").split(",")),
     )
 
 
-def parse_message(text: str) -> Finalize | Close:
+def parse_message(text: str) -> Finalize | Favour | Close:
     """Read a client's text message.
 
     Raises:
         ProtocolError: It is no JSON object, or of no known type.
-        Unsupported: Hotwords.
+        BadHotword: A phrase that cannot be used.
     """
     try:
         message = json.loads(text)
@@ -134,10 +153,10 @@ def parse_message(text: str) -> Finalize | Close:
             return Finalize()
         case {"type": "close"}:
             return Close()
-        case {"type": "hotwords", "phrases": list()}:
-            raise Unsupported(_NO_HOTWORDS)
+        case {"type": "hotwords", "phrases": list(phrases)} if all(isinstance(phrase, str) for phrase in phrases):
+            return Favour(read_hotwords(phrases))
         case {"type": "hotwords"}:
-            raise ProtocolError('hotwords come as {"type": "hotwords", "phrases": ["..."]}')
+            raise ProtocolError('hotwords come as {"type": "hotwords", "phrases": ["one", "another:2.5"]}')
         case {"type": str(kind)}:
             raise ProtocolError(f"unknown message type {kind[:40]!r}; send finalize, hotwords or close")
         case _:
@@ -208,12 +227,31 @@ def _final_fields(message: FinalResult) -> dict[str, Any]:
     return fields | {"from_finalize": True} if message.from_finalize else fields
 
 
-def _encoding(value: str) -> str:
-    if value == "opus":
-        raise UnsupportedAudio(f"encoding 'opus' is not decoded by this server yet; send {', '.join(ENCODINGS)}")
-    if value not in ENCODINGS:
-        raise BadParameter(f"encoding {value!r} is unknown; send one of {', '.join(ENCODINGS)}")
-    return value
+def _format(values: dict[str, str]) -> AudioFormat:
+    encoding = values.get("encoding") or "pcm_s16le"
+    if encoding not in ENCODINGS:
+        raise BadParameter(f"encoding {encoding[:40]!r} is unknown; send one of {', '.join(ENCODINGS)}")
+    rate_hz = _number("sample_rate", values.get("sample_rate") or "16000", SAMPLE_RATES_HZ)
+    channels = _number("channels", values.get("channels") or "1", CHANNELS)
+    said = AudioFormat(encoding, rate_hz, channels)
+    return AudioFormat(encoding) if said.compressed else said
+
+
+def _one_of(key: str, value: str | None, kind: type[E]) -> E | None:
+    if not value:
+        return None
+    if value not in list(kind):
+        raise BadParameter(f"{key} {value[:40]!r} cannot be used; give one of {', '.join(kind)}")
+    return kind(value)
+
+
+def _endpoint_s(value: str) -> float | None:
+    if not value:
+        return None
+    least, most = _ENDPOINT_MS
+    if not (value.isascii() and value.isdecimal() and len(value) < 10 and least <= int(value) <= most):
+        raise BadParameter(f"endpoint_ms {value[:40]!r} cannot be used; give milliseconds from {least} to {most}")
+    return int(value) / 1000
 
 
 def _number(key: str, value: str, allowed: tuple[int, ...]) -> int:

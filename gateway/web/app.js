@@ -4,6 +4,7 @@ import { listMicrophones } from "./capture.js";
 import { Recording } from "./recording.js";
 import { FORMATS, Transcript } from "./transcript.js";
 import * as view from "./view.js";
+import { takesWebRtc } from "./whip.js";
 import { Waveform } from "./waveform.js";
 
 const { $ } = view;
@@ -22,7 +23,8 @@ function begin(kind, name) {
 
 async function toggle() {
   if (current) return current.stop();
-  await begin("microphone", "Microphone").listen($("device").value);
+  const route = document.querySelector("[name=route]:checked").value;
+  await begin("microphone", "Microphone").listen($("device").value, route === "webrtc");
   await refreshDevices();
 }
 
@@ -104,3 +106,4 @@ async function nameModel() {
 navigator.mediaDevices?.addEventListener("devicechange", refreshDevices);
 refreshDevices();
 nameModel();
+takesWebRtc().then((taken) => taken && view.offerWebRtc());

@@ -16,7 +16,7 @@ const REFUSALS = {
   NotReadableError: "The microphone is busy. Close the program that uses it and press the button again.",
 };
 
-/** A microphone at the rate of its audio context. Set `onpacket(bytes)`, `onlevel(rms)` and `onlost()`. */
+/** A microphone at the rate of its audio context. Set `onpacket(bytes)`, `onlevel(rms)`, `onstream(stream)`, `onlost()`. */
 export class Microphone {
   #context;
   #node = null;
@@ -41,6 +41,11 @@ export class Microphone {
       this.#context.close();
       this.#context = new AudioContext({ latencyHint: "interactive", sampleRate: 48000 });
     }
+  }
+
+  /** What the device gives, before it is cut into packets; another one after `use`. */
+  get stream() {
+    return this.#stream;
   }
 
   get rateHz() {
@@ -81,6 +86,7 @@ export class Microphone {
     this.#source = this.#context.createMediaStreamSource(stream);
     this.#source.connect(this.#node);
     stream.getAudioTracks()[0].onended = () => this.onlost?.();
+    this.onstream?.(stream);
   }
 
   /** Stop capturing; resolves after the last packet was handed over. */

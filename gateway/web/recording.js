@@ -3,6 +3,7 @@
 import { CaptureError, Microphone, decodeFile } from "./capture.js";
 import { Session } from "./session.js";
 import { loudness } from "./waveform.js";
+import { WhipSession } from "./whip.js";
 import * as view from "./view.js";
 
 const SILENT_MS = 3000;
@@ -41,6 +42,7 @@ export class Recording {
     this.#take = transcript.begin(name);
     waveform.clear();
     view.showProblem(null);
+    view.showNetwork(null);
     view.showClock(0);
     view.showPace(kind === "file" ? "Speed" : "Latency", "–");
     view.showState("connecting", kind);
@@ -50,14 +52,19 @@ export class Recording {
     return this.#take;
   }
 
-  /** Capture the microphone; call from a click or key handler. */
-  async listen(deviceId) {
+  /** Capture the microphone, and send it over WebRTC or the WebSocket; call from a click or key handler. */
+  async listen(deviceId, overWebRtc) {
     await this.#attempt(async () => {
       this.microphone = new Microphone();
       await this.microphone.open(deviceId);
       if (this.#over) return this.microphone.close();
-      this.#open(this.microphone.rateHz);
-      this.microphone.onpacket = (packet) => this.#over || this.#session.push(packet);
+      if (overWebRtc) {
+        const session = this.#begin((on) => new WhipSession({ stream: this.microphone.stream, on }));
+        this.microphone.onstream = (stream) => this.#over || session.use(stream);
+      } else {
+        this.#open(this.microphone.rateHz);
+        this.microphone.onpacket = (packet) => this.#over || this.#session.push(packet);
+      }
       this.microphone.onlevel = (rms) => this.#level(rms);
       this.microphone.onlost = () => this.#unplugged();
       this.#wakeLock = navigator.wakeLock?.request("screen").catch(() => null);
@@ -100,16 +107,17 @@ export class Recording {
   }
 
   #open(rateHz) {
-    this.#session = new Session({
-      rateHz,
-      live: this.#kind === "microphone",
-      on: {
-        state: (state, why) => this.#changed(state, why),
-        message: (message) => this.#received(message),
-        progress: () => this.#progressed(),
-      },
+    this.#begin((on) => new Session({ rateHz, live: this.#kind === "microphone", on }));
+  }
+
+  #begin(make) {
+    this.#session = make({
+      state: (state, why) => this.#changed(state, why),
+      message: (message) => this.#received(message),
+      progress: () => this.#progressed(),
     });
     this.#session.start();
+    return this.#session;
   }
 
   #changed(state, why) {
@@ -137,6 +145,9 @@ export class Recording {
         this.#heard(message.end_s, message.latency);
         view.showPartial(null);
         this.#keep(message);
+        break;
+      case "stats":
+        view.showNetwork(message);
         break;
       case "closed":
         this.#heard(message.audio_s);

@@ -22,6 +22,7 @@ export function showState(state, kind, why) {
   document.body.classList.toggle("busy", busy);
   $("toggle-label").textContent = busy ? "Stop" : "Start the microphone";
   $("choose").disabled = busy;
+  $("route").disabled = busy;
   showText($("state"), SOURCES[kind][state] ?? STATES[state]);
   if (why || state === "listening") showProblem(why);
   if (!busy) showPartial(null);
@@ -50,6 +51,20 @@ export function showModel(model) {
 export function showPace(label, value) {
   showText($("pace-label"), label);
   showText($("pace"), value);
+}
+
+/** How the packets of a WebRTC take fare; null where there are none. */
+export function showNetwork(stats) {
+  $("network-fact").hidden = !stats;
+  if (!stats) return;
+  const { lost, received, delay_ms } = stats;
+  const lost_percent = (100 * lost) / Math.max(1, received + lost);
+  showText($("network"), `${lost_percent.toFixed(lost_percent < 10 ? 1 : 0)} % lost, ${Math.round(delay_ms)} ms`);
+}
+
+/** Let people choose how the microphone's audio travels. */
+export function offerWebRtc() {
+  $("route").hidden = false;
 }
 
 /** Add a heading that separates takes, and return it. */

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from models.contract import ModelContract, read_tokens
 from models.errors import ModelNotFound, UnknownLayout
-from models.formats import nemo, own
+from models.formats import nemo, own, tone, wav2vec2, wenet, zipformer2
 from models.formats.facts import Facts
 from models.formats.signature import read_signature
 
 __all__ = ["find_model", "load_contract"]
 
-_LAYOUTS = (own, nemo)
+_LAYOUTS = (own, nemo, zipformer2, wenet, tone, wav2vec2)
 _PREFERRED = ("model.int8.onnx", "model.onnx")
 
 
@@ -71,4 +71,6 @@ def load_contract(path: Path, overrides: Mapping[str, str | int] | None = None) 
     if not table.is_file():
         msg = f"no token table at {table}"
         raise ModelNotFound(msg)
-    return layout.read(Facts(file, signature, overrides or {}, read_tokens(table))), file
+    phones = file.with_name("phones.txt")
+    symbols = read_tokens(phones) if phones.is_file() else ()
+    return layout.read(Facts(file, signature, overrides or {}, read_tokens(table), symbols)), file

@@ -19,12 +19,14 @@ class Facts:
         signature: What the file declares.
         overrides: Facts from the configuration; they win over the file's metadata.
         tokens: Symbol of each output id.
+        phones: Symbol of each phone id; empty where there is no table of them.
     """
 
     path: Path
     signature: Signature
     overrides: Mapping[str, str | int]
     tokens: tuple[str, ...]
+    phones: tuple[str, ...] = ()
 
     def text(self, key: str) -> str | None:
         """Return a fact, or None where neither the file nor the overrides give it."""
@@ -55,6 +57,20 @@ class Facts:
             raise ContractMismatch(msg)
         return int(value)
 
+    def count(self, key: str, default: int) -> int:
+        """Return a whole number that may be 0; the default where it is missing.
+
+        Raises:
+            ContractMismatch: It is something else.
+        """
+        value = self.text(key)
+        if value is None:
+            return default
+        if not value.isdecimal():
+            msg = f"{self.path}: {key} must be a whole number, not {value!r}; override it"
+            raise ContractMismatch(msg)
+        return int(value)
+
     def size(self, tensor: Tensor, axis: int, key: str) -> int:
         """Return the size of an axis: as the graph fixes it, else the fact `key`.
 
@@ -69,21 +85,42 @@ class Facts:
             raise ContractMismatch(msg)
         return declared
 
-    def vocabulary(self, log_probs: Tensor) -> tuple[str, ...]:
+    def vocabulary(self, log_probs: Tensor, blank_counted: bool = False) -> tuple[str, ...]:
         """Return the token table after comparing its size with the model's.
+
+        Args:
+            log_probs: The output whose last axis has one class per symbol.
+            blank_counted: The fact `vocab_size` counts the blank.
 
         Raises:
             ContractMismatch: The sizes differ.
         """
         declared, stated = log_probs.shape[-1], self.text("vocab_size")
-        classes = declared if isinstance(declared, int) else self.need_int("vocab_size") + 1
-        if stated is not None and self.need_int("vocab_size") + 1 != classes:
-            msg = f"{self.path}: vocab_size says {stated} and a blank, the graph has {classes} output classes"
+        blanks = 0 if blank_counted else 1
+        if isinstance(declared, int):
+            classes = declared
+        else:
+            classes = self.need_int("vocab_size") + blanks if stated is not None else len(self.tokens)
+        if stated is not None and self.need_int("vocab_size") + blanks != classes:
+            beside = " and a blank" if blanks else ""
+            msg = f"{self.path}: vocab_size says {stated}{beside}, the graph has {classes} output classes"
             raise ContractMismatch(msg)
         if classes != len(self.tokens):
             msg = f"{self.path}: the model has {classes} output classes, its token table {len(self.tokens)} symbols"
             raise ContractMismatch(msg)
         return self.tokens
+
+    def symbol_id(self, *names: str) -> int:
+        """Return the id of the first of these symbols that the token table has.
+
+        Raises:
+            ContractMismatch: It has none of them.
+        """
+        found = next((name for name in names if name in self.tokens), None)
+        if found is None:
+            msg = f"{self.path}: its token table has no blank; one of {', '.join(names)} is expected"
+            raise ContractMismatch(msg)
+        return self.tokens.index(found)
 
     def fixed_batch(self, tensor: Tensor) -> int | None:
         """Return 1 where the graph takes one row at a time, None where it takes any number.

@@ -6,11 +6,13 @@
 | in | `slots` | int64[B], distinct rows of the pools |
 | in | `step` | int64[B], chunks already decoded in this lease; 0 makes the graph ignore what the slot held |
 | in | every other input, e.g. `pool_k_0` | float32[S, ...], one row per slot |
-| out | `log_probs` | float32[B, T, vocabulary], blank last |
+| out | `log_probs` | float32[B, T, vocabulary], blank last unless `blank_id` says otherwise |
+| out | `phone_log_probs` | float32[B, P, phones], blank last; optional, with `phones.txt` beside the model |
 | out | `<pool>_next` | the pool with the B rows replaced; bind it over its input to update in place |
 
 Further outputs are left alone. Metadata: `model_type`, `window_size`, `chunk_shift`, `subsampling_factor`, `vocab_size`
-(without the blank) and `features`, a JSON object with the fields of `FeatureSpec`.
+(without the blank) and `features`, a JSON object with the fields of `FeatureSpec`; where they differ from window minus
+shift and from the last id, `context_frames` and `blank_id`.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ STEP_INPUT = "step"
 
 _FEATURES = "features"
 _LOG_PROBS = "log_probs"
+_PHONE_LOG_PROBS = "phone_log_probs"
 
 
 def matches(signature: Signature) -> bool:
@@ -46,22 +49,25 @@ def read(facts: Facts) -> ModelContract:
     features = signature.inputs[_FEATURES]
     window, shift = facts.size(features, 1, "window_size"), facts.need_int("chunk_shift")
     vocabulary = facts.vocabulary(signature.outputs[_LOG_PROBS])
+    has_phones = bool(facts.phones) and _PHONE_LOG_PROBS in signature.outputs
     pools = [tensor for name, tensor in signature.inputs.items() if name not in {_FEATURES, SLOTS_INPUT, STEP_INPUT}]
     return ModelContract(
         layout=LAYOUT,
         features=_feature_spec(facts, features),
         window_frames=window,
         shift_frames=shift,
-        context_frames=window - shift,
+        context_frames=facts.count("context_frames", window - shift),
         subsampling=facts.need_int("subsampling_factor"),
         vocabulary=vocabulary,
-        blank_id=len(vocabulary) - 1,
+        blank_id=facts.count("blank_id", len(vocabulary) - 1),
         state_kind="slots",
         states=tuple(_state(facts, tensor) for tensor in pools),
         features_input=_FEATURES,
         features_transposed=False,
         log_probs_output=_LOG_PROBS,
         fixed_batch=facts.fixed_batch(features),
+        phones=facts.phones if has_phones else (),
+        phone_log_probs_output=_PHONE_LOG_PROBS if has_phones else None,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ModelCorrupt, ModelNotFound
+from models.onnx_wire import BYTES, fields, text, varint
 
 _DTYPES = {1: "float32", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 
@@ -24,8 +25,6 @@ _TENSOR_DTYPE, _TENSOR_SHAPE = 1, 2
 _SHAPE_DIM = 1
 _DIM_VALUE, _DIM_NAME = 1, 2
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,94 +71,62 @@ def read_signature(path: Path) -> Signature:
         with path.open("rb") as file:
             model = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return _signature(model)
-    except (TypeError, ValueError, LookupError) as error:
+    except (ModelCorrupt, ValueError, KeyError) as error:
         msg = f"{path} is truncated or not an ONNX model ({error})"
         raise ModelCorrupt(msg) from error
 
 
 def _signature(model: memoryview) -> Signature:
-    graph: memoryview | None = None
-    metadata = {}
-    for number, value in _fields(model):
+    metadata: dict[str, str] = {}
+    graph: tuple[int, int] | None = None
+    for number, span in _messages(model, 0, len(model), {_MODEL_GRAPH, _MODEL_METADATA}):
         if number == _MODEL_GRAPH:
-            graph = _message(value)
-        elif number == _MODEL_METADATA:
-            entry = dict(_fields(_message(value)))
-            metadata[_text(entry[_ENTRY_KEY])] = _text(entry.get(_ENTRY_VALUE, memoryview(b"")))
+            graph = span
+        else:
+            entry = dict(_messages(model, *span, {_ENTRY_KEY, _ENTRY_VALUE}))
+            metadata[text(model, *entry[_ENTRY_KEY])] = text(model, *entry.get(_ENTRY_VALUE, (0, 0)))
     if graph is None:
         msg = "it holds no graph"
-        raise ValueError(msg)
-    inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
+        raise ModelCorrupt(msg)
+    declared: dict[int, dict[str, Tensor]] = {_GRAPH_INPUT: {}, _GRAPH_OUTPUT: {}}
     weights: set[str] = set()
-    for number, value in _fields(graph):
-        if number == _GRAPH_INPUT:
-            tensor = _tensor(_message(value))
-            inputs[tensor.name] = tensor
-        elif number == _GRAPH_OUTPUT:
-            tensor = _tensor(_message(value))
-            outputs[tensor.name] = tensor
-        elif number == _GRAPH_INITIALIZER:
-            weights.update(_text(name) for number, name in _fields(_message(value)) if number == _INITIALIZER_NAME)
-    return Signature({name: tensor for name, tensor in inputs.items() if name not in weights}, outputs, metadata)
-
-
-def _tensor(value_info: memoryview) -> Tensor:
-    fields = dict(_fields(value_info))
-    tensor = dict(_fields(_message(dict(_fields(_message(fields[_VALUE_TYPE])))[_TYPE_TENSOR])))
-    shape: list[int | str] = []
-    for number, dim in _fields(_message(tensor.get(_TENSOR_SHAPE, memoryview(b"")))):
-        if number == _SHAPE_DIM:
-            size = dict(_fields(_message(dim)))
-            value = size.get(_DIM_VALUE)
-            shape.append(value if isinstance(value, int) else _text(size.get(_DIM_NAME, memoryview(b""))))
-    dtype = tensor[_TENSOR_DTYPE]
-    known = _DTYPES.get(dtype) if isinstance(dtype, int) else None
-    return Tensor(_text(fields[_VALUE_NAME]), known or f"onnx:{dtype!r}", tuple(shape))
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value) of a protobuf message; fixed-width fields carry nothing we read and yield 0."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if wire == _BYTES:
-            size, at = _varint(message, at)
-        elif wire in (_FIXED32, _FIXED64):
-            size = 4 if wire == _FIXED32 else 8
+    for number, span in _messages(model, *graph, {_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_INITIALIZER}):
+        if number == _GRAPH_INITIALIZER:
+            weights.update(text(model, *name) for _, name in _messages(model, *span, {_INITIALIZER_NAME}))
         else:
-            msg = f"wire type {wire} at byte {at}"
-            raise ValueError(msg)
-        if at + size > len(message):
-            msg = f"a field of {size} bytes runs past the end"
-            raise ValueError(msg)
-        yield number, message[at : at + size] if wire == _BYTES else 0
-        at += size
+            tensor = _tensor(model, *span)
+            declared[number][tensor.name] = tensor
+    inputs = {name: tensor for name, tensor in declared[_GRAPH_INPUT].items() if name not in weights}
+    return Signature(inputs, declared[_GRAPH_OUTPUT], metadata)
 
 
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    msg = f"no number ends before byte {at}"
-    raise ValueError(msg)
+def _tensor(model: memoryview, begin: int, end: int) -> Tensor:
+    declared = dict(_messages(model, begin, end, {_VALUE_NAME, _VALUE_TYPE}))
+    kind = dict(_messages(model, *declared[_VALUE_TYPE], {_TYPE_TENSOR}))[_TYPE_TENSOR]
+    dtype, shape = 0, []
+    for number, _, first, last in fields(model, *kind):
+        if number == _TENSOR_DTYPE:
+            dtype = varint(model, first, last)[0]
+        elif number == _TENSOR_SHAPE:
+            shape = [_size(model, *dim) for _, dim in _messages(model, first, last, {_SHAPE_DIM})]
+    return Tensor(text(model, *declared[_VALUE_NAME]), _DTYPES.get(dtype, f"onnx:{dtype}"), tuple(shape))
 
 
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        msg = "a number where a message is due"
-        raise TypeError(msg)
-    return value
+def _size(model: memoryview, begin: int, end: int) -> int | str:
+    size: int | str = ""
+    for number, _, first, last in fields(model, begin, end):
+        if number == _DIM_VALUE:
+            size = varint(model, first, last)[0]
+        elif number == _DIM_NAME and not isinstance(size, int):
+            size = text(model, first, last)
+    return size
 
 
-def _text(value: int | memoryview) -> str:
-    return str(_message(value), "utf-8")
+def _messages(model: memoryview, begin: int, end: int, wanted: set[int]) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield the number and the span of the fields of these numbers, which must be strings or messages."""
+    for number, kind, first, last in fields(model, begin, end):
+        if number in wanted:
+            if kind != BYTES:
+                msg = f"a number at byte {first} where a message is due"
+                raise ModelCorrupt(msg)
+            yield number, (first, last)

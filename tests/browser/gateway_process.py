@@ -17,8 +17,8 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_S = 30.0
-STOP_S = 10.0
+START_S = 90.0
+STOP_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gateway.chains import new_chain
-from gateway.config import Config, SessionConfig
+from gateway.config import Config, SessionConfig, VadConfig, VadKind
 from gateway.media import MediaWorker
 from gateway.messages import Closed, FinalResult, PartialResult, ServerMessage, SessionError
 from gateway.metrics import Metrics
 from gateway.session import Session
+from gateway.trials import Trials
 from models.contract import ModelContract
 from pipeline.audio import AudioFormat
 from pipeline.chunk import Chunk
 from pipeline.features import NEMO_LOGMEL
+from pipeline.hotwords import Hotword
 from pipeline.transcript import Final, Latency, Partial, Word
 from serving.client import Lease, ModelInfo, RecognizerStats, Sink, Update
-from serving.errors import Overloaded
+from serving.errors import Overloaded, UnknownModel
 
 RATE_HZ = 16000
+HEARING = VadConfig(kind=VadKind.WEBRTC)  # takes what `speech` makes up for speech, as a better detector does not
 CONTRACT = ModelContract(
     layout="scripted",
     features=NEMO_LOGMEL,
@@ -66,17 +69,32 @@ class ScriptedRecognizer:
         self.script = script or Script()
         self.opened: list[Lease] = []
         self.live: list[bool] = []
+        self.hotwords: list[tuple[Hotword, ...]] = []
         self.open_leases: dict[int, tuple[Sink, list[str]]] = {}
         self._ids = itertools.count(1)
         self._held: list[tuple[int, Update]] = []
 
-    def open(self, sink: Sink, *, live: bool = True) -> Lease:
+    def model_for(self, choice: str = "", stream: str = "") -> ModelInfo:
+        if choice.partition("@")[0] not in ("", self.model.name):
+            raise UnknownModel(f"model {choice!r} is not served here; ask for {self.model.name!r}")
+        return self.model
+
+    def open(
+        self,
+        sink: Sink,
+        *,
+        live: bool = True,
+        choice: str = "",
+        stream: str = "",
+        hotwords: tuple[Hotword, ...] = (),
+    ) -> Lease:
         if self.script.refusals:
             self.script.refusals -= 1
             raise Overloaded("every slot is taken")
         lease = Lease(next(self._ids), self.model)
         self.opened.append(lease)
         self.live.append(live)
+        self.hotwords.append(hotwords)
         self.open_leases[lease.id] = sink, []
         return lease
 
@@ -202,8 +220,10 @@ def new_session(
     limits: SessionConfig | None = None,
     *,
     wants_partials: bool = True,
+    model: str = "",
+    trials: Trials | None = None,
 ) -> Session:
-    chain = new_chain(AudioFormat(), recognizer.model, Config())
+    chain = new_chain(AudioFormat(), recognizer.model, Config(vad=HEARING))
     return Session(
         "name",
         "token",
@@ -213,4 +233,6 @@ def new_session(
         limits=limits or SessionConfig(),
         metrics=Metrics(),
         partials=wants_partials,
+        model=model,
+        trials=trials,
     )

@@ -9,8 +9,8 @@ from serving.client import RecognizerStats
 LIMITS = AdmissionConfig(max_sessions=100, max_waiting=4, max_load=0.9, retry_after_s=7)
 
 
-def stats(load: float = 0.5, batch: float = 1.0, waiting: int = 0) -> RecognizerStats:
-    return RecognizerStats(10, waiting, 256, load, 10.0, batch, 100, 10.0)
+def stats(load: float = 0.5, batch: float = 1.0, waiting: int = 0, slots: int = 256) -> RecognizerStats:
+    return RecognizerStats(10, waiting, slots, load, 10.0, batch, 100, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_there_is_room(sessions: int, snapshot: RecognizerStats) -> None:
     ("sessions", "snapshot", "why"),
     [
         (100, stats(), "100 sessions"),
+        (10, stats(slots=0), "no replica"),
         (10, stats(waiting=4), "4 utterances"),
         (10, stats(load=0.97, batch=8.0), "97% busy"),
     ],

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.backlog import Backlog, Marker, Slice
+from gateway.backlog import Backlog, Marker, Media, Slice
 
 
-def drain(backlog: Backlog) -> list[Slice | Marker]:
+def drain(backlog: Backlog) -> list[Slice | Media | Marker]:
     taken = []
     while (item := backlog.take()) is not None:
         taken.append(item)
@@ -41,6 +42,20 @@ def test_a_marker_is_never_overtaken() -> None:
     assert backlog.waiting_markers == 0
 
 
+def test_packets_share_a_step_up_to_its_length_and_keep_their_order() -> None:
+    backlog = Backlog(10, slice_s=0.1)
+    decodes = [list] * 9
+    for number, decode in enumerate(decodes[:7]):
+        backlog.put_media(decode, 0.03, float(number))
+    backlog.put_media(decodes[7], 5.0, 7.0)
+    backlog.mark(Marker("finalize", 8.0, last=False))
+    backlog.put_media(decodes[8], 0.03, 9.0)
+    assert backlog.waiting_media_s == pytest.approx(5.24)
+    taken = [(len(item.decodes), item.arrived) if isinstance(item, Media) else item for item in drain(backlog)]
+    assert taken == [(3, 0.0), (3, 3.0), (1, 6.0), (1, 7.0), Marker("finalize", 8.0, last=False), (1, 9.0)]
+    assert backlog.waiting_media_s == pytest.approx(0.0)
+
+
 @given(st.lists(st.one_of(st.binary(max_size=40), st.none()), max_size=20), st.integers(1, 16))
 def test_nothing_is_lost_added_or_moved(items: list[bytes | None], slice_bytes: int) -> None:
     backlog = Backlog(slice_bytes)
@@ -53,5 +68,5 @@ def test_nothing_is_lost_added_or_moved(items: list[bytes | None], slice_bytes: 
     taken = drain(backlog)
     assert backlog.waiting_bytes == 0
     assert all(len(item.payload) <= slice_bytes for item in taken if isinstance(item, Slice))
-    flat = b"".join(b"|" if isinstance(item, Marker) else item.payload.replace(b"|", b"/") for item in taken)
+    flat = b"".join(item.payload.replace(b"|", b"/") if isinstance(item, Slice) else b"|" for item in taken)
     assert flat == b"".join(b"|" if item is None else item.replace(b"|", b"/") for item in items)

@@ -189,6 +189,7 @@ def test_evaluate_prints_sets_for_machines(run: Run, shared_dir: Path) -> None:
     manifest = shared_dir / "speech" / "manifest.tsv"
     ended = run("models", "evaluate", "--manifest", manifest, "--set", "digits,commands", "--limit", "2", "--json")
     found = json.loads(ended.out)
+    assert (found["unit"], found["decoder"]) == ("word", "auto")
     assert found["sets"].keys() == {"digits", "commands"}
     for score in (*found["sets"].values(), found["total"]):
         assert 0 <= score["empty_rate"] <= 1
@@ -197,6 +198,7 @@ def test_evaluate_prints_sets_for_machines(run: Run, shared_dir: Path) -> None:
         )
         assert score["rtf"] > 0
         assert score["cpu_ms_per_audio_s"] > 0
+        assert 0 <= score["calibration_error"] <= 1
     assert found["total"]["clips"] == 4
 
 
@@ -204,8 +206,27 @@ def test_evaluate_prints_a_table_for_people(run: Run, shared_dir: Path) -> None:
     manifest = shared_dir / "speech" / "manifest.tsv"
     ended = run("models", "evaluate", "--manifest", manifest, "--set", "digits", "--limit", "2", "--no-vad")
     assert "digits" in ended.out
+    assert "points from the truth" in ended.out
     assert "WER" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_evaluate_with_hotwords_in_letters_and_a_picture(run: Run, shared_dir: Path, tmp_path: Path) -> None:
+    manifest, phrases, picture = shared_dir / "speech" / "manifest.tsv", tmp_path / "hot.txt", tmp_path / "bins.png"
+    phrases.write_text("zero:2\n\nseven\n")
+    common = ("models", "evaluate", "--manifest", manifest, "--set", "digits", "--limit", "2", "--unit", "char")
+    ended = run(*common, "--decoder", "beam", "--hotwords", phrases, "--calibration", picture)
+    assert "CER" in ended.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(picture.with_suffix(".json").read_text())
+    assert 0 < sum(part["words"] for part in found["bins"]) < 10
+    phrases.write_text("zero:2\n2001\n")
+    ended = run(*common, "--hotwords", phrases)
+    assert ended.status == 1
+    assert "'2'" in ended.err
+    ended = run(*common, "--decoder", "best")
+    assert ended.status == 2
+    assert "auto, greedy, beam, lexicon" in ended.err
 
 
 def test_evaluate_without_recordings(run: Run, shared_dir: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, SessionConfig, load
+from gateway.config import Config, SessionConfig, WebRtcConfig, load
 from pipeline.endpoint import DEFAULT_RULES
 from pipeline.errors import ConfigError
 from tests.conftest import REPOSITORY
@@ -21,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 def test_the_documented_file_is_the_defaults_and_names_every_key() -> None:
     path = REPOSITORY / "config" / "asrgate.toml"
     assert load(path) == load(None) == Config()
-    assert tomllib.loads(path.read_text("utf-8")) == asdict(Config())
+    assert tomllib.loads(path.read_text("utf-8")) == json.loads(json.dumps(asdict(Config())))
 
 
 def test_a_file_overrides_what_it_names(tmp_path: Path) -> None:
@@ -33,6 +34,18 @@ def test_a_file_overrides_what_it_names(tmp_path: Path) -> None:
 
 def test_a_whole_number_does_for_a_number(tmp_path: Path) -> None:
     assert load(write(tmp_path, "[session]\nresume_s = 5")).session == SessionConfig(resume_s=5.0)
+
+
+def test_one_port_a_range_of_ports_or_any() -> None:
+    ports = [list(WebRtcConfig(udp_ports=given).ports) for given in ("", "8443", "50000-50002")]
+    assert ports == [[0], [8443], [50000, 50001, 50002]]
+
+
+def test_secrets_come_from_the_environment_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASRGATE_WHIP_TOKEN", "from outside")
+    assert WebRtcConfig().bearer == "from outside"
+    assert WebRtcConfig(token="from the file").bearer == "from the file"  # noqa: S106
+    assert "from the file" not in repr(WebRtcConfig(token="from the file"))  # noqa: S106
 
 
 def test_the_shipped_model_is_the_default() -> None:
@@ -59,6 +72,18 @@ def test_the_endpoint_defaults_are_those_of_the_pipeline() -> None:
         ("[session]\nresume_s = nan", "cannot be nan"),
         ("[session]\nhigh_water_s = 1", "session.low_water_s"),
         ("[session]\nslot_retry_s = 0", "slot_retry_s"),
+        ('[serving]\nbackend = "cloud"', "serving.backend takes one of local, ray"),
+        ("[ray]\nreplicas = 3", "ray.replicas 3 must be from 1 to ray.max_replicas 1"),
+        ("[ray]\ntarget_use = 7", "ray.target_use"),
+        ("[ray]\ntick_ms = 0", "ray.tick_ms"),
+        ('[vad]\nkind = "best"', "vad.kind takes one of auto, neural, silero, webrtc, not 'best'"),
+        ("[vad]\noff = 0.9", "vad.off 0.9"),
+        ("[denoise]\nmode = true", "denoise.mode takes one of off, auto, on"),
+        ("[webrtc]\nadvertise = '192.0.2.1'", "webrtc.advertise takes a list of strings"),
+        ("[webrtc]\nadvertise = ['example.org']", "'example.org' is no IP address"),
+        ("[webrtc]\nudp_ports = '80-'", "'80-' is no port"),
+        ("[webrtc]\nudp_ports = '9000-8000'", "is no port"),
+        ("[webrtc]\nice_servers = ['http://a']", "begins with none of stun:"),
         ("server = 1", r"write \[server\]"),
         ("[server", "is not TOML"),
     ],

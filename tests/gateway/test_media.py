@@ -4,6 +4,9 @@ import asyncio
 import threading
 from functools import partial
 
+import pytest
+
+from gateway import media
 from gateway.media import MediaWorker
 
 
@@ -67,3 +70,37 @@ async def test_closing_finishes_what_was_handed_in() -> None:
     await worker.aclose()
     await asyncio.sleep(0)
     assert answers == [1]
+
+
+async def test_packets_that_come_close_together_share_a_round(worker: MediaWorker) -> None:
+    loop, wakes = asyncio.get_running_loop(), 0
+    original = loop.call_soon_threadsafe
+
+    def counted(*args: object, **kwargs: object) -> asyncio.Handle:
+        nonlocal wakes
+        wakes += 1
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+    answers: asyncio.Queue[int | Exception] = asyncio.Queue()
+    for number in range(100):
+        worker.submit(partial(int, number), answers.put_nowait)
+        await asyncio.sleep(0)
+    assert [await answers.get() for _ in range(100)] == list(range(100))
+    assert wakes < 50
+
+
+async def test_who_waited_for_a_result_waits_for_no_round(worker: MediaWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "_ROUND_S", 60.0)
+    finished = asyncio.Event()
+
+    def more(number: int | Exception) -> None:
+        if number == 20:
+            finished.set()
+        else:
+            assert isinstance(number, int)
+            worker.submit(partial(int, number + 1), more)
+
+    worker.submit(int, more)
+    async with asyncio.timeout(20):
+        await finished.wait()

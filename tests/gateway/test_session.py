@@ -13,7 +13,8 @@ from gateway.errors import ProtocolError
 from gateway.media import MediaWorker
 from gateway.messages import Closed, FinalResult, PartialResult, Ready, SpeechStarted
 from gateway.session import TABLE, Event, State
-from pipeline.errors import AsrgateError
+from pipeline.errors import AsrgateError, BadHotword
+from pipeline.hotwords import Hotword
 from serving.errors import InferenceFailed, LeaseLost, ServingError
 from tests.gateway.scripted import (
     Client,
@@ -59,6 +60,22 @@ async def test_times_are_on_the_clock_of_the_stream(worker: MediaWorker) -> None
     assert starts_s == pytest.approx([0.2, 2.9, 5.3], abs=0.1)
     assert [f.final.words[0].start_s for f in finals_said] == starts_s
     assert all(f.final.words[-1].end_s == f.final.end_s for f in finals_said)
+
+
+async def test_hotwords_hold_from_the_next_utterance_on_and_through_a_replay(worker: MediaWorker) -> None:
+    recognizer = ScriptedRecognizer(Script(lost=[None, (1, LeaseLost("the replica is gone"))]))
+    client = Client(new_session(recognizer, worker))
+    first = speech(1.0) + silence(0.9)
+    await client.send(first)
+    await client.read(FinalResult)
+    client.session.favour((Hotword("a"),))
+    await client.send(first)
+    await client.read(FinalResult)
+    with pytest.raises(BadHotword, match="'b'"):
+        client.session.favour((Hotword("ab"),))
+    await client.send(first)
+    await client.read(FinalResult)
+    assert recognizer.hotwords == [(), *[(Hotword("a"),)] * 3]
 
 
 async def test_packet_sizes_change_nothing(worker: MediaWorker) -> None:

@@ -14,13 +14,14 @@ from gateway.protocols.native import StreamOptions
 from gateway.session import Session, State
 from gateway.sessions import Sessions
 from pipeline.audio import AudioFormat
-from tests.gateway.scripted import Client, Script, ScriptedRecognizer, finals, speech, until
+from tests.gateway.scripted import HEARING, Client, Script, ScriptedRecognizer, finals, speech, until
 
 OPTIONS = StreamOptions(AudioFormat())
 CONFIG = Config(
     server=ServerConfig(drain_s=0.2),
     admission=AdmissionConfig(max_sessions=2),
     session=SessionConfig(resume_s=0.05),
+    vad=HEARING,
 )
 
 

@@ -122,6 +122,12 @@ def test_a_plain_folder_gets_a_derived_manifest(folder: Path) -> None:
     assert manifest.version.semantic == (0, 0, 0)
     assert manifest.version.names(manifest.digest)
     assert [file.name for file in manifest.files] == ["model.onnx", "tokens.txt"]
+    for name in ("ngram.npz", "decoder.json", "notes.md"):
+        (folder / name).write_bytes(b"{}")
+    assert {file.name for file in read_manifest(folder).files} == {file.name for file in manifest.files} | {
+        "ngram.npz",
+        "decoder.json",
+    }
 
 
 def test_an_empty_folder_holds_no_model(tmp_path: Path) -> None:

@@ -22,14 +22,14 @@ Message = dict[str, Any]
 
 
 @contextmanager
-def running(config: Config) -> Iterator[Server]:
+def running(config: Config, ready_s: float = 30.0) -> Iterator[Server]:
     """Run a server in a thread of its own until the block is left."""
     ready = threading.Event()
     server = Server(config, on_ready=lambda _: ready.set())
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        assert ready.wait(30), "the server did not become ready"
+        assert ready.wait(ready_s), "the server did not become ready"
         yield server
     finally:
         server.stop()

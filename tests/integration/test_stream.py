@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed
 
 from gateway.app import Server
-from pipeline.audio import ENCODINGS, SAMPLE_RATES_HZ, AudioFormat, decode
+from models.evaluate import align
+from pipeline.audio import PCM_ENCODINGS, SAMPLE_RATES_HZ, AudioFormat, decode
+from tests.conftest import Clip
 from tests.integration.server import Message, metric, of_kind, stream, words
 
 pytestmark = pytest.mark.shared
@@ -70,7 +74,7 @@ async def test_partials_grow_into_their_final(undisturbed: list[Message]) -> Non
         assert said["text"].startswith(earlier["text"][: earlier["stable"]]), "a stable prefix stays"
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", PCM_ENCODINGS)
 async def test_every_encoding_is_understood(
     server: Server, talk: NDArray[np.float32], undisturbed: list[Message], encoding: str
 ) -> None:
@@ -94,6 +98,31 @@ async def test_every_rate_is_understood(
     assert starts_s == pytest.approx([m["at_s"] for m in of_kind(undisturbed, "speech_started")], abs=0.1)
     if rate_hz >= 16000:
         assert difflib.SequenceMatcher(None, text(said), text(undisturbed)).ratio() > 0.7
+
+
+async def test_hotwords_are_favoured_from_the_next_utterance_on(
+    server: Server, clips: Callable[[str, int], list[Clip]]
+) -> None:
+    """With its own words as hotwords, what was misheard is heard."""
+    spoken = clips("speechocean762", 4)
+    pause = np.zeros(16000, np.float32)
+    sound = np.concatenate([pause, *(part for clip in spoken for part in (clip.pcm, pause))])
+    voice = encoded(sound, "pcm_s16le", 16000)
+    phrases = [f"{word}:1.5" for clip in spoken for word in set(clip.text.split()) if len(word) > 3]
+    async with stream(server) as heard:
+        await heard.send(voice)
+        plain = await heard.finish()
+    async with stream(server, hotwords=",".join(phrases)) as heard:
+        await heard.send(voice)
+        favoured = await heard.finish()
+    async with stream(server) as heard:
+        await heard.socket.send(json.dumps({"type": "hotwords", "phrases": phrases}))
+        await heard.send(voice)
+        told = await heard.finish()
+    assert words(told) == words(favoured)
+    truth = " ".join(clip.text for clip in spoken).split()
+    errors = [align(truth, text(said).split()).errors for said in (plain, favoured)]
+    assert errors[1] < errors[0]
 
 
 async def test_two_channels_are_one_voice(server: Server, talk_s16: bytes, undisturbed: list[Message]) -> None:

@@ -15,8 +15,10 @@ from models.evaluate import (
     align,
     bootstrap_interval,
     read_manifest,
+    right_words,
     score_clip,
     summarise,
+    units,
 )
 
 HEADER = "path\tseconds\tspeaker\tsplit\tsource\tlicence\ttranscript\n"
@@ -71,6 +73,47 @@ def test_texts_are_compared_in_written_form() -> None:
     clip = score_clip(recording("It's 7 o'clock!"), "it\u2019s SEVEN o'clock")
     assert clip.errors == WordErrors(3)
     assert clip.hypothesis == "it's seven o'clock"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "letters"),
+    [
+        ("It's 7!", ["it's", "seven"], [*"it'sseven"]),
+        ("打开 Wi-Fi，谢谢。", [*"打开", "wi", "fi", *"谢谢"], [*"打开wifi谢谢"]),  # noqa: RUF001 - full-width marks
+        ("", [], []),
+    ],
+)
+def test_units_of_a_text(text: str, words: list[str], letters: list[str]) -> None:
+    assert units(text) == words
+    assert units(text, "char") == letters
+
+
+def test_chinese_is_scored_by_characters_and_mixed_text_by_both() -> None:
+    clip = score_clip(recording("帮我 打开 wifi 吧"), "帮我打卡 wifi")
+    assert clip.errors == WordErrors(6, substitutions=1, deletions=1)
+    assert clip.hypothesis == "帮我打卡 wifi"
+    assert score_clip(recording("打开 wifi"), "打开 wife", "char").errors == WordErrors(6, substitutions=1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "right"),
+    [
+        ("turn it off", "turn it off", [True, True, True]),
+        ("turn it off", "turn is off", [True, False, True]),
+        ("turn off", "turn it off", [True, False, True]),
+        ("turn it off", "off", [True]),
+        ("", "a b", [False, False]),
+        ("a b", "", []),
+    ],
+)
+def test_which_words_are_right(reference: str, hypothesis: str, right: list[bool]) -> None:
+    assert right_words(reference.split(), hypothesis.split()) == right
+
+
+@given(words, words)
+def test_as_many_words_are_right_as_are_not_wrong(reference: list[str], hypothesis: list[str]) -> None:
+    right, errors = right_words(reference, hypothesis), align(reference, hypothesis).errors
+    assert sum(right) >= max(len(reference), len(hypothesis)) - errors
 
 
 @pytest.mark.parametrize(

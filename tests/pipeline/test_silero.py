@@ -13,12 +13,11 @@ import pytest
 from models.errors import ModelCorrupt
 from models.silero import load, read
 from pipeline.silero import CONTEXT_SAMPLES, WINDOW_SAMPLES, SileroNetwork, SileroVad
+from pipeline.vad import FRAME_SAMPLES
 from tests.conftest import Clip, skip_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-STEP = 320
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +54,7 @@ def test_every_window_is_judged_as_the_published_model_judges_it(folder: Path, v
 
 def verdicts(pcm: np.ndarray) -> list[bool]:
     detector = SileroVad(load())
-    payload = (pcm * 32767).clip(-32768, 32767).astype("<i2").tobytes()
-    return [detector.is_speech(payload[at : at + 2 * STEP]) for at in range(0, len(payload) - 2 * STEP + 1, 2 * STEP)]
+    return detector.judge(pcm[: len(pcm) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES))
 
 
 @pytest.mark.usefixtures("folder")

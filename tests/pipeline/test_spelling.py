@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.spelling import Piece, grows, joined, pieces
+from pipeline.spelling import Piece, grows, joined, pieces, whole
 
 
 def test_marked_pieces() -> None:
@@ -47,3 +47,32 @@ def test_a_chinese_character_is_a_word_and_a_latin_one_beside_it_is_another() ->
 )
 def test_words_are_joined(words: list[str], text: str) -> None:
     assert joined(words) == text
+
+
+def _bytes_as_symbols(text: str) -> list[str]:
+    return [f"<0x{byte:02X}>" for byte in text.encode()]
+
+
+def test_bytes_become_characters_when_they_are_whole() -> None:
+    symbols = ("<blk>", "\u2581a", *_bytes_as_symbols("\u00e9\u9f9a"))
+    spelled = pieces(symbols)
+    assert whole("".join(piece.text for piece in spelled)) == "a\u00e9\u9f9a"
+    for end in range(len(spelled)):
+        whole("".join(piece.text for piece in spelled[:end])).encode()  # no half character is ever said
+    assert whole("".join(piece.text for piece in spelled[:4])) == "a\u00e9"
+    assert whole("".join(piece.text for piece in spelled[:3])) == "a"
+
+
+def test_a_byte_level_vocabulary() -> None:
+    # E4 BD A0, E5 A5 BD and letters, as its tokenizer writes them
+    vocabulary = ("<blk>", "<unk>", "\u2581\u018b\u0163\u0145", "\u2581\u018c\u014b", "\u0163", "\u2581ok")
+    spelled = pieces(vocabulary)
+    assert [piece.starts_word for piece in spelled[2:]] == [True, True, False, True]
+    assert whole(spelled[2].text) == "\u4f60"
+    assert whole(spelled[3].text + spelled[4].text) == "\u597d"
+    assert whole(spelled[5].text) == "ok"
+
+
+def test_letters_of_a_language_are_no_bytes() -> None:
+    polish = ("<blk>", "\u2581\u0142", "\u0105", "\u0119", "k")
+    assert [piece.text for piece in pieces(polish)] == ["", "\u0142", "\u0105", "\u0119", "k"]

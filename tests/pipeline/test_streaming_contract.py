@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.audio import SAMPLE_RATES_HZ, AudioFormat, Pcm
+from pipeline.beam import BeamOptions
 from pipeline.chain import Chain, ChainEvent, UtteranceChunk
 from pipeline.chunk import Chunk, Chunker, ChunkGeometry
-from pipeline.ctc import GreedyCtc
+from pipeline.ctc import LogProbs
+from pipeline.decoding import BeamDecoder, Decoder, Emissions, GreedyDecoder
 from pipeline.features import KALDI_FBANK, NEMO_LOGMEL, Fbank, FeatureSpec
+from pipeline.hotwords import Hotword
 from pipeline.resample import Resampler
-from pipeline.transcript import Final, Latency, TranscriptBuilder
+from pipeline.transcript import Final, Latency, Partial
 from pipeline.utterance import Recipe
 from pipeline.vad import SpeechDetector, VadModel, VadState, WebRtcVad
 from tests.pipeline.test_transcript import ENGLISH
@@ -105,29 +108,42 @@ def test_chunk(sizes: list[int], count: int) -> None:
     assert list(map(comparable, actual)) == list(map(comparable, expected))
 
 
+def emitted(rows: list[tuple[int, float]]) -> LogProbs:
+    """Return frames in which one symbol has a probability and the others share the rest."""
+    log_probs = np.empty((len(rows), 7), np.float32)
+    for frame, (symbol, probability) in enumerate(rows):
+        log_probs[frame] = math.log((1 - probability) / 6)
+        log_probs[frame, symbol] = math.log(probability)
+    return log_probs
+
+
 @thorough
+@pytest.mark.parametrize(
+    "decoder",
+    [GreedyDecoder(ENGLISH), BeamDecoder(ENGLISH), BeamDecoder(ENGLISH, options=BeamOptions(width=2))],
+    ids=["greedy", "beam", "narrow"],
+)
 @given(
     sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any),
-    rows=st.lists(st.tuples(st.integers(0, 6), st.sampled_from((0.5, 0.75, 0.9))), max_size=80),
+    rows=st.lists(st.tuples(st.integers(0, 6), st.sampled_from((0.3, 0.5, 0.75, 0.9))), max_size=80),
+    hotwords=st.sampled_from(((), (Hotword("it turn"), Hotword("off", 3.0)))),
 )
-def test_ctc_and_transcript(sizes: list[int], rows: list[tuple[int, float]]) -> None:
-    log_probs = np.full((len(rows), 7), -9.0, np.float32)
-    for frame, (symbol, probability) in enumerate(rows):
-        log_probs[frame, symbol] = math.log(probability)
-    ctc = GreedyCtc(blank_id=6)
-
-    def final(steps: list[Any]) -> tuple[Final, list[tuple[int, int]]]:
-        state, builder, said = ctc.initial(), TranscriptBuilder(ENGLISH), {}
-        for step in steps:
-            tokens, state = ctc.step(step, state)
-            builder.push(tokens)
-            said.update({token.frame: token.id for token in tokens})
-        return builder.final(LATENCY), sorted(said.items())
-
-    expected, tokens = final([log_probs])
-    assert final(list(cut(log_probs, sizes))) == (expected, tokens)
-    collapsed = [s for at, (s, _) in enumerate(rows) if s != 6 and (at == 0 or rows[at - 1][0] != s)]
-    assert [token for _, token in tokens] == collapsed
+def test_decoders(
+    decoder: Decoder[Any], sizes: list[int], rows: list[tuple[int, float]], hotwords: tuple[Hotword, ...]
+) -> None:
+    log_probs = emitted(rows)
+    whole = decoder.final(decoder.step(Emissions(log_probs), decoder.initial(hotwords)))
+    state, promised = decoder.initial(hotwords), [""]
+    for part in cut(log_probs, sizes):
+        state = decoder.step(Emissions(part), state)
+        partial = Partial.of(decoder.partial(state), LATENCY)
+        promised.append(partial.text[: partial.stable])
+    assert decoder.final(state) == whole
+    assert decoder.final(state) == whole
+    for text in promised:
+        assert Final.of(whole, LATENCY).text.startswith(text)
+    for earlier, later in pairwise(promised):
+        assert later.startswith(earlier)
 
 
 def heard(payload: bytes, sizes: list[int], audio_format: AudioFormat, vad: VadModel | None) -> list[Any]:

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from models.vad import load
+from pipeline.neuralvad import NeuralVad
 from pipeline.vad import (
     DEFAULT_HYSTERESIS,
-    FRAME_SAMPLES,
     TABLE,
     Cue,
     Hysteresis,
     Pcm,
     Phase,
     SpeechDetector,
+    VadModel,
     VadState,
     WebRtcVad,
     advance,
+    to_int16,
 )
 
 if TYPE_CHECKING:
@@ -81,8 +84,8 @@ def test_every_phase_can_be_left_for_silence_and_for_speech() -> None:
 class Everything:
     """Takes every frame for speech, as the model does in steady noise."""
 
-    def is_speech(self, frame: bytes) -> bool:
-        return len(frame) == 2 * FRAME_SAMPLES
+    def judge(self, frames: Pcm) -> list[bool]:
+        return [True] * len(frames)
 
 
 def noise(level_db: float, seconds: float) -> Pcm:
@@ -105,17 +108,8 @@ def test_a_stream_may_begin_with_speech() -> None:
 
 
 def test_full_scale_does_not_wrap_around() -> None:
-    class Peaks:
-        seen: set[int]
-
-        def is_speech(self, frame: bytes) -> bool:
-            self.seen = set(np.frombuffer(frame, "<i2").tolist())
-            return False
-
-    model = Peaks()
-    square = np.repeat(np.array([-1.5, -1.0, 1.0, 1.5], np.float32), FRAME_SAMPLES // 4)
-    SpeechDetector(model).push(square)
-    assert model.seen == {-32768, 32767}
+    square = np.array([-1.5, -1.0, 1.0, 1.5], np.float32)
+    assert to_int16(square).tolist() == [-32768, -32768, 32767, 32767]
 
 
 def test_digital_silence_is_silence() -> None:
@@ -126,12 +120,18 @@ def test_digital_silence_is_silence() -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("gain_db", [0, -10])
+@pytest.mark.parametrize(
+    ("model", "allowed"), [(WebRtcVad, 0), (lambda: NeuralVad(load()), 1)], ids=["webrtc", "neural"]
+)
 @pytest.mark.parametrize("source", SOURCES)
-def test_no_recorded_utterance_is_missed(clips: Callable[[str, int], list[Clip]], source: str, gain_db: float) -> None:
+def test_no_recorded_utterance_is_missed(
+    clips: Callable[[str, int], list[Clip]], source: str, model: Callable[[], VadModel], allowed: int, gain_db: float
+) -> None:
+    """The own detector may miss one of 20: a word in noise at a tenth of its level."""
     missed = []
     for clip in clips(source, 20):
-        detector = SpeechDetector(WebRtcVad())
+        detector = SpeechDetector(model())
         states = detector.push(clip.pcm * np.float32(10 ** (gain_db / 20)))
         if not any(state.phase is Phase.SPEECH for state in states):
             missed.append(clip.path)
-    assert missed == []
+    assert len(missed) <= allowed * (gain_db < 0), missed

@@ -7,18 +7,16 @@ from pathlib import Path
 
 from models.contract import ModelContract
 from models.formats import load_contract
-from pipeline.ctc import GreedyCtc
-from pipeline.transcript import Final, Latency, TranscriptBuilder
+from pipeline.decoding import Emissions, GreedyDecoder
+from pipeline.transcript import Final, Latency
 from tests.serving.tiny_models import reference, windows
 
 
 def expected_final(model: Path, seed: int, count: int) -> Final:
     """Decode an utterance of `chunks(seed, count)` whole."""
-    contract = _contract(model)
-    ctc, builder = GreedyCtc(contract.blank_id), TranscriptBuilder(contract)
-    tokens, _ = ctc.step(reference(windows(seed, count)), ctc.initial())
-    builder.push(tokens)
-    return builder.final(Latency(0.0, 0.0, 0.0, 0))
+    decoder = GreedyDecoder(_contract(model))
+    state = decoder.step(Emissions(reference(windows(seed, count))), decoder.initial())
+    return Final.of(decoder.final(state), Latency(0.0, 0.0, 0.0, 0))
 
 
 @lru_cache

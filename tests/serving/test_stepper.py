@@ -16,7 +16,7 @@ from tests.serving.tiny_models import F32, FRAMES, POISON, SYMBOLS, WIDTH, make_
 
 def _alone(stepper: Stepper, slot: int, seed: int, count: int) -> list[F32]:
     utterance = enumerate(windows(seed, count))
-    return [stepper.step([window], np.array([slot]), np.array([step]))[0] for step, window in utterance]
+    return [stepper.step([window], np.array([slot]), np.array([step]))[0].log_probs for step, window in utterance]
 
 
 def test_stepped_equals_whole(load: Load) -> None:
@@ -40,7 +40,7 @@ def test_batch_company_and_slot_change_nothing(load: Load) -> None:
             np.array(steps),
         )
         for seed, row in zip(batch, rows, strict=True):
-            found[seed].append(row)
+            found[seed].append(row.log_probs)
     for seed, rows_of_seed in found.items():
         np.testing.assert_allclose(
             np.concatenate(rows_of_seed), reference(windows(seed, 5)[: lengths[seed]]), atol=1e-4
@@ -62,10 +62,10 @@ def test_garbage_in_a_row_stays_in_its_row_and_utterance(load: Load, garbage: fl
         stepper.step([windows(1, 2)[step], poisoned[step], windows(2, 2)[step]], np.arange(3), np.full(3, step))
         for step in range(2)
     ]
-    assert not np.isfinite(found[0][1]).all()
+    assert not np.isfinite(found[0][1].log_probs).all()
     for row, seed in ((0, 1), (2, 2)):
         np.testing.assert_allclose(
-            np.concatenate([step[row] for step in found]), reference(windows(seed, 2)), atol=1e-4
+            np.concatenate([step[row].log_probs for step in found]), reference(windows(seed, 2)), atol=1e-4
         )
     np.testing.assert_allclose(np.concatenate(_alone(stepper, 1, 3, 2)), reference(windows(3, 2)), atol=1e-4)
 

@@ -59,7 +59,7 @@ def _utterance(stepper: Stepper, seed: int) -> list[F32]:
 
 
 def _alone(stepper: Stepper, utterance: list[F32], slot: int) -> F32:
-    rows = [stepper.step([w], np.array([slot]), np.array([i]))[0] for i, w in enumerate(utterance)]
+    rows = [stepper.step([w], np.array([slot]), np.array([i]))[0].log_probs for i, w in enumerate(utterance)]
     return np.concatenate(rows)
 
 
@@ -82,7 +82,7 @@ def test_company_does_not_change_an_utterance(stepper: Stepper, name: str) -> No
             windows.append(others[other][step // 2])
             slots.append(other)
             steps.append(step // 2)
-        found.append(stepper.step(windows, np.array(slots), np.array(steps))[0])
+        found.append(stepper.step(windows, np.array(slots), np.array(steps))[0].log_probs)
     np.testing.assert_allclose(np.concatenate(found), expected, atol=TOLERANCE[name])
 
 
@@ -91,7 +91,7 @@ def test_garbage_beside_an_utterance_does_not_reach_it(stepper: Stepper, name: s
     mine = _utterance(stepper, 1)
     expected = _alone(stepper, mine, 0)
     spoiled = np.full_like(mine[0], garbage)
-    found = [stepper.step([spoiled, w], np.array([1, 0]), np.array([i, i]))[1] for i, w in enumerate(mine)]
+    found = [stepper.step([spoiled, w], np.array([1, 0]), np.array([i, i]))[1].log_probs for i, w in enumerate(mine)]
     np.testing.assert_allclose(np.concatenate(found), expected, atol=TOLERANCE[name])
     # the slot that held the garbage serves the next utterance as if nothing had been there
     np.testing.assert_allclose(_alone(stepper, mine, 1), expected, atol=TOLERANCE[name])

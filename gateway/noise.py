@@ -1,25 +1,62 @@
-"""Real rooms to mix speech with, at a stated ratio."""
+"""What lies between a mouth and a recognizer: real rooms at a stated ratio, and a telephone line."""
 
 from __future__ import annotations
 
 import csv
+import io
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 import soxr
 
-from bench.tracks import RATE_HZ
 from gateway.audiofile import read_audio
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from models.evaluate import Recording
     from pipeline.audio import Pcm
+
+    Distort = Callable[[Recording, Pcm, int], tuple[Pcm, int]]
+
+RATE_HZ = 16_000
+LINE_HZ = 8_000
+
+PATHS = ("clean", "noise", "telephone")
+NOISE_DB = 10.0
+"""How far the speech is above the noise of the path `noise`."""
 
 _FRAME = RATE_HZ // 100
 _SPEECH_RANGE_DB = 30.0
+
+
+def distortion(path: str, shared: Path) -> Distort | None:
+    """Return what a path of `PATHS` does to a recording, samples and rate; None where it does nothing.
+
+    Args:
+        path: Which.
+        shared: Folder that holds the folder `noise`.
+
+    Raises:
+        ConfigError: There is no such path, or no noise.
+    """
+    if path not in PATHS:
+        raise ConfigError(f"{path!r} is none of {', '.join(PATHS)}")
+    if path == "telephone":
+        return lambda _, pcm, rate_hz: (through_line(pcm, rate_hz), LINE_HZ)
+    if path == "clean":
+        return None
+    noises = load_noises(shared)
+
+    def noisy(recording: Recording, pcm: Pcm, rate_hz: int) -> tuple[Pcm, int]:
+        wide = pcm if rate_hz == RATE_HZ else soxr.resample(pcm, rate_hz, RATE_HZ)
+        return mix(wide, noises, zlib.crc32(recording.path.encode()), NOISE_DB), RATE_HZ
+
+    return noisy
 
 
 def load_noises(folder: Path) -> list[Pcm]:
@@ -58,3 +95,13 @@ def mix(pcm: Pcm, noises: Sequence[Pcm], pick: int, snr_db: float) -> Pcm:
     gain = np.sqrt(speech_power(pcm) / (np.square(noise).mean() + 1e-12) / 10 ** (snr_db / 10))
     mixed: Pcm = (pcm + gain * noise).clip(-1.0, 1.0).astype(np.float32)
     return mixed
+
+
+def through_line(pcm: Pcm, rate_hz: int) -> Pcm:
+    """Return float32[m], 8 kHz, of float32[n] at `rate_hz` after a G.711 mu-law line."""
+    line = pcm if rate_hz == LINE_HZ else soxr.resample(pcm, rate_hz, LINE_HZ)
+    coded = io.BytesIO()
+    soundfile.write(coded, line.clip(-1.0, 1.0), LINE_HZ, subtype="ULAW", format="WAV")
+    coded.seek(0)
+    heard: Pcm = soundfile.read(coded, dtype="float32")[0]
+    return heard

@@ -1,0 +1,76 @@
+"""A recognizer whose engines run as Ray Serve replicas, on this machine or on many.
+
+Importing this module costs nothing; Ray is imported when a recognizer is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.errors import BackendMissing
+from serving.fleet import FleetRecognizer
+
+if TYPE_CHECKING:
+    from serving.ray_app import RayCluster
+
+
+class RayRecognizer(FleetRecognizer):
+    """A `FleetRecognizer` on a Ray cluster."""
+
+    def __init__(self, cluster: RayCluster, *, tick_s: float, deadline_s: float) -> None:
+        super().__init__(cluster.discover, cluster.call, tick_s=tick_s, deadline_s=deadline_s)
+        self._cluster = cluster
+
+    @classmethod
+    async def load(
+        cls,
+        model: Path,
+        *,
+        engine: dict[str, Any],
+        tick_s: float = 0.04,
+        deadline_s: float = 5.0,
+        **plan: Any,
+    ) -> RayRecognizer:
+        """Start or join a cluster and find its replicas. Takes about ten seconds on a new one.
+
+        Args:
+            model: Folder of the model, on every node.
+            engine: Arguments of `LocalRecognizer.load` for replicas that have to be started.
+            tick_s: Least time between two requests to one replica.
+            deadline_s: How late a replica's reply may be.
+            plan: The rest of `serving.ray_app.Plan`.
+
+        Raises:
+            BackendMissing: Ray is not installed.
+            ClusterUnreachable: Nobody answers at the address, or refuses us.
+            VersionSkew: Ray, Python or asrgate is of another version there.
+            ReplicaFailed: No replica came up.
+        """
+        try:
+            from serving.ray_app import Plan, RayCluster
+        except ImportError as error:
+            raise BackendMissing(f"Ray is not installed ({error}); pip install 'asrgate[ray]'") from error
+        cluster = await asyncio.to_thread(RayCluster.join, Plan(model=model, engine=engine, **plan))
+        _take_back_sigterm()
+        recognizer = cls(cluster, tick_s=tick_s, deadline_s=deadline_s)
+        try:
+            await recognizer.connect()
+        except BaseException:
+            await recognizer.aclose()
+            raise
+        return recognizer
+
+    async def aclose(self) -> None:
+        """See `Recognizer.aclose`; a cluster that was started for this gateway ends with it."""
+        await super().aclose()
+        await asyncio.to_thread(self._cluster.leave)
+
+
+def _take_back_sigterm() -> None:
+    """Have Python handle SIGTERM again: Ray puts a handler of its own under it, which ends the process at once."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
