@@ -399,7 +399,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = vars(parser.parse_args(arguments))
     torch.set_num_threads(options["threads"])
-    torch.set_flush_denormal(True)
     plan = Plan(**{field.name: options[field.name] for field in dataclasses.fields(Plan)})
     torch.manual_seed(plan.seed)
     try:

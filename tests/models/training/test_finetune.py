@@ -95,7 +95,7 @@ def test_it_becomes_the_next_revision_and_knows_the_new_word(
     new, old = write_manifest(tmp_path / "new", ["zorp"] * 12), write_manifest(tmp_path / "old", ["one", "three"] * 8)
     opened, out = open_base(base), tmp_path / "out"
     before = {name: value.clone() for name, value in opened.encoder.state_dict().items()}
-    plan = Plan(layers=1, epochs=2, batch_s=8.0, alpha=0.5)
+    plan = Plan(layers=1, epochs=2, batch_s=8.0, alpha=0.5, rate=1e-3)
     finetune(opened, new, old, out, plan=plan, config=config, console=Console(quiet=True))
 
     child, parent = read_manifest(out), manifest_of(base)
