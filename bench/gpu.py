@@ -131,7 +131,8 @@ def streams(step_ms: dict[int, float], max_batch: int, chunk_s: float, limit_s: 
 
 def write_random(folder: Path, size: Size) -> int:
     """Write a FastConformer with random weights and its token table; return how many weights it has."""
-    from models.optimize.conformer import Attention, Conformer, Convolution, FeedForward, Layer, Linear, Norm, Stage
+    from models.optimize.conformer import Attention, Conformer, Convolution, FeedForward, Layer, Norm, Stage
+    from models.optimize.reader import Linear
     from models.optimize.streaming import write_streaming
 
     draw = np.random.default_rng(0)

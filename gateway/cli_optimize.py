@@ -31,7 +31,8 @@ def optimize_model(
 ) -> None:
     """Rewrite a public checkpoint so that it costs less to serve, and compare the two.
 
-    Nothing is written where the outputs differ, or where the network is not one that is known.
+    Nothing is written where the outputs differ, or where a FastConformer is not one that is known. Of another network
+    that is not known, state alone is moved into the graph.
     """
     from dataclasses import asdict
 
@@ -54,6 +55,8 @@ def optimize_model(
     ]
     agreement = f"{parity.agreement:.2%} of {parity.frames} frames of {heard} agree"
     lines = [f"{result.file}: {agreement}, largest difference {parity.max_difference:.2g} nats", *gains]
+    if result.unknown:
+        lines.append(f"only its state was moved into the graph: {result.unknown}")
     say({**asdict(result), "file": str(result.file), "compared_on": heard}, "\n".join(lines), as_json)
 
 

@@ -5,7 +5,8 @@ Usage: python -m scripts.make_random_models LAYOUT --out DIR [--size {tiny,small
 `nemo` is a cache-aware streaming FastConformer-CTC as NeMo exports it: same names, shapes, metadata and arithmetic
 cost; `cache_last_channel` holds layer inputs, so keys and values of all cached frames are projected anew at each step.
 `small` is the published small model's size (14 M). `asrgate` is the default model's own exporter at the size asked for.
-`zipformer2`, `wenet`, `t-one` and `wav2vec2` are tiny and true to their layouts at the border only.
+`zipformer2` is a streaming Zipformer2-CTC as icefall exports it, `small` its published small size (22 M).
+`wenet`, `t-one` and `wav2vec2` are tiny and true to their layouts at the border only.
 Weights are random, with a blank bias that makes about two frames in three blank. Needs the extra `train`.
 """
 
@@ -30,6 +31,7 @@ from models.training.config import ModelConfig
 from models.training.encoder import Description
 from models.training.export import export_slots, write_symbols
 from scripts.random_layouts import LAYOUTS
+from scripts.random_zipformer2 import Zipformer2
 
 _LEFT_FRAMES = 70
 _KERNEL = 9
@@ -282,7 +284,9 @@ def make_asrgate(folder: Path, size: str, seed: int = 0) -> Path:
     return folder / "model.onnx"
 
 
-def make_layout(folder: Path, layout: str, symbols: int = 64, batch: int | None = None, seed: int = 0) -> Path:
+def make_layout(
+    folder: Path, layout: str, symbols: int = 64, *, batch: int | None = None, seed: int = 0, size: str = "tiny"
+) -> Path:
     """Write `model.onnx` and `tokens.txt` in one of `LAYOUTS` and return the model file.
 
     Args:
@@ -291,9 +295,10 @@ def make_layout(folder: Path, layout: str, symbols: int = 64, batch: int | None 
         symbols: Output classes, the blank included.
         batch: Batch size to freeze; any by default.
         seed: Of the weights.
+        size: Of a Zipformer; the others have one.
     """
     torch.manual_seed(seed)
-    model: Any = LAYOUTS[layout](symbols).eval()
+    model: Any = (Zipformer2(symbols, size) if layout == "zipformer2" else LAYOUTS[layout](symbols)).eval()
     blank = symbols - 1 if layout == "t-one" else 0
     inputs, outputs, output_axes = model.names()
     with torch.no_grad():
@@ -316,10 +321,12 @@ def make_layout(folder: Path, layout: str, symbols: int = 64, batch: int | None 
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes={} if batch else axes,
-            opset_version=17,
+            opset_version=13 if layout == "zipformer2" else 17,
             dynamo=False,
         )
     exported = onnx.load(str(path))
+    if layout == "zipformer2":  # its exporter knows the number, this one has lost it on the way
+        exported.graph.output[0].type.tensor_type.shape.dim[1].dim_value = model.frames
     onnx.helper.set_model_props(exported, {key: str(value) for key, value in model.metadata().items()})
     onnx.save(exported, str(path))
     names = list(_symbols(symbols))
@@ -348,7 +355,7 @@ def main() -> None:
     elif options.layout == "asrgate":
         path = make_asrgate(options.out, options.size)
     else:
-        path = make_layout(options.out, options.layout)
+        path = make_layout(options.out, options.layout, SIZES[options.size].symbols, size=options.size)
     if options.int8:
         target = str(path.with_name("model.int8.onnx"))
         quantize_dynamic(str(path), target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8)

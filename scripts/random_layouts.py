@@ -1,150 +1,18 @@
 """Small random networks with the inputs and outputs of public streaming layouts; nothing else of them is true to life.
 
-Every state tensor, mask and offset takes part in the result, so that a loader that confuses two of them is found out.
+The Zipformer, whose arithmetic is measured, is in `random_zipformer2`. Every state tensor, mask and offset takes part
+in the result, so that a loader that confuses two of them is found out.
 """
 
 # ruff: noqa: INP001 - no package, but two scripts that share their folder
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Stack:
-    """Sizes of one stack of a Zipformer."""
-
-    width: int = 64
-    kernel: int = 31
-    left: int = 64
-    query_head: int = 32
-    value_head: int = 12
-    heads: int = 2
-
-
-class ZipformerLayer(nn.Module):
-    """One layer that uses its six caches; all but the convolutions' are (time, batch, channels)."""
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__()
-        width, value = stack.width, stack.value_head * stack.heads
-        self.stack = stack
-        self.query, self.key = (nn.Linear(width, stack.query_head * stack.heads) for _ in range(2))
-        self.values = nn.ModuleList(nn.Linear(width, value) for _ in range(2))
-        self.outs = nn.ModuleList(nn.Linear(value, width) for _ in range(2))
-        self.nonlinear, self.nonlinear_out = nn.Linear(width, 3 * width // 4), nn.Linear(3 * width // 4, width)
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, width, stack.kernel // 2 + 1, groups=width) for _ in range(2)
-        )
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, seen: Tensor, *caches: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Advance (T, N, width); `seen` is bool[N, left], frames of the caches that are filled."""
-        key_cache, nonlinear_cache, first, second, *convolution_caches = caches
-        stack, left = self.stack, self.stack.left
-        keys = torch.cat((key_cache, self.key(x)))
-        query = self.query(x)
-        shape = (x.size(1), stack.heads)
-        scores = torch.einsum(
-            "tnhd,snhd->nhts", query.view(-1, *shape, stack.query_head), keys.view(-1, *shape, stack.query_head)
-        )
-        hidden = torch.cat((~seen, torch.zeros_like(seen[:, :1]).expand(-1, x.size(0))), dim=1)
-        weights = (scores / math.sqrt(stack.query_head)).masked_fill(hidden[:, None, None], -1e4).softmax(-1)
-        following = [keys[-left:]]
-        mixed = torch.cat((nonlinear_cache[0], self.nonlinear(x).transpose(0, 1)), dim=1)
-        following.append(mixed[None, :, -left:])
-        x = x + self.nonlinear_out((weights[:, 0] @ mixed).transpose(0, 1))
-        for value, out, cache in zip(self.values, self.outs, (first, second), strict=True):
-            values = torch.cat((cache, value(x)))
-            following.append(values[-left:])
-            heard = torch.einsum("nhts,snhd->tnhd", weights, values.view(-1, *shape, stack.value_head))
-            x = x + out(heard.flatten(2))
-        for convolution, cache in zip(self.convolutions, convolution_caches, strict=True):
-            padded = torch.cat((cache, x.permute(1, 2, 0)), dim=2)
-            following.append(padded[:, :, -(stack.kernel // 2) :])
-            x = x + F.silu(convolution(padded)).permute(2, 0, 1)
-        return self.norm(x), following
-
-
-class ZipformerLike(nn.Module):
-    """Inputs and outputs of icefall's streaming Zipformer2-CTC export."""
-
-    window, shift = 45, 32
-    output = "log_probs"
-
-    def __init__(self, symbols: int) -> None:
-        super().__init__()
-        self.stacks = (Stack(), Stack(kernel=15, left=32))
-        self.embed = nn.Conv2d(1, 128, 3, stride=2)
-        self.widen = nn.Conv2d(128, 4, (7, 1))
-        self.project = nn.Linear(4 * 19, 64)
-        self.layers = nn.ModuleList(ZipformerLayer(stack) for stack in self.stacks)
-        self.head = nn.Linear(64, symbols)
-
-    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """Advance N streams."""
-        embed_states, processed = states[-2:]
-        image = F.relu(self.embed(x.unsqueeze(1)))[:, :, :19, :19]
-        image = torch.cat((embed_states, image), dim=2)
-        y = self.project(self.widen(image).permute(0, 2, 1, 3).flatten(2))[:, :16].transpose(0, 1)
-        following: list[Tensor] = []
-        for index, (layer, stack) in enumerate(zip(self.layers, self.stacks, strict=True)):
-            seen = torch.arange(stack.left)[None] >= (stack.left - processed)[:, None]
-            y, updated = layer(y, seen, *states[6 * index : 6 * index + 6])
-            following += updated
-        log_probs = self.head(y.transpose(0, 1).unflatten(1, (-1, 2)).mean(2)).log_softmax(-1)
-        return log_probs, *following, image[:, :, 16:19], processed + 16
-
-    def example(self, batch: int) -> dict[str, Tensor]:
-        """Return inputs by name, at the start of `batch` streams."""
-        inputs = {"x": torch.randn(batch, self.window, 80) * 3 - 6}
-        for index, stack in enumerate(self.stacks):
-            value = stack.value_head * stack.heads
-            inputs |= {
-                f"cached_key_{index}": torch.zeros(stack.left, batch, stack.query_head * stack.heads),
-                f"cached_nonlin_attn_{index}": torch.zeros(1, batch, stack.left, 3 * stack.width // 4),
-                f"cached_val1_{index}": torch.zeros(stack.left, batch, value),
-                f"cached_val2_{index}": torch.zeros(stack.left, batch, value),
-                f"cached_conv1_{index}": torch.zeros(batch, stack.width, stack.kernel // 2),
-                f"cached_conv2_{index}": torch.zeros(batch, stack.width, stack.kernel // 2),
-            }
-        return inputs | {
-            "embed_states": torch.zeros(batch, 128, 3, 19),
-            "processed_lens": torch.zeros(batch, dtype=torch.int64),
-        }
-
-    def names(self) -> tuple[dict[str, int], list[str], dict[str, int]]:
-        """Return inputs with their batch axes, outputs, and the outputs' batch axes."""
-        time_first = ("cached_key", "cached_nonlin", "cached_val")
-        inputs = {name: int(name.startswith(time_first)) for name in self.example(1)}
-        outputs = {f"new_{name}": axis for name, axis in inputs.items() if name != "x"}
-        return inputs, ["log_probs", *outputs], {"log_probs": 0, **outputs}
-
-    def metadata(self) -> dict[str, object]:
-        """Return the file's metadata."""
-
-        def each(field: str) -> str:
-            return ",".join(str(getattr(stack, field)) for stack in self.stacks)
-
-        return {
-            "model_type": "zipformer2",
-            "version": "1",
-            "model_author": "k2-fsa",
-            "decode_chunk_len": self.shift,
-            "T": self.window,
-            "num_encoder_layers": "1,1",
-            "encoder_dims": each("width"),
-            "cnn_module_kernels": each("kernel"),
-            "left_context_len": each("left"),
-            "query_head_dims": each("query_head"),
-            "value_head_dims": each("value_head"),
-            "num_heads": each("heads"),
-        }
+from scripts.random_zipformer2 import Zipformer2
 
 
 class WenetLike(nn.Module):
@@ -291,4 +159,4 @@ class Wav2vecLike(nn.Module):
         return {}
 
 
-LAYOUTS = {"zipformer2": ZipformerLike, "wenet": WenetLike, "t-one": ToneLike, "wav2vec2": Wav2vecLike}
+LAYOUTS = {"zipformer2": Zipformer2, "wenet": WenetLike, "t-one": ToneLike, "wav2vec2": Wav2vecLike}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from models.errors import ModelCorrupt
 
 
 class Graph:
@@ -54,3 +60,28 @@ class Graph:
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
     """Return an attribute of a node."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def fold(path: Path) -> GraphProto:
+    """Load a graph for one row, with everything that does not depend on its inputs computed.
+
+    Raises:
+        ModelCorrupt: ONNX Runtime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    for value in onnx.load(str(path), load_external_data=False).graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                options.add_free_dimension_override_by_name(size.dim_param, 1)
+    with tempfile.TemporaryDirectory(prefix="asrgate-fold-") as scratch:
+        options.optimized_model_filepath = str(Path(scratch, "folded.onnx"))
+        try:
+            onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
+            )
+        except Exception as error:
+            msg = f"{path}: ONNX Runtime cannot load it: {error}"
+            raise ModelCorrupt(msg) from error
+        return onnx.load(options.optimized_model_filepath).graph

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.contract import ModelContract
 from models.errors import ContractMismatch, ModelError, UnknownLayout
-from models.formats import load_contract, nemo, own
+from models.formats import load_contract, nemo, own, zipformer2
 from models.optimize.parity import (
     FLOAT_AGREEMENT,
     FLOAT_DIFFERENCE,
@@ -48,12 +48,14 @@ class Optimized:
         int8: Whether its matrix products are int8.
         parity: Nearness to the original.
         costs: What both cost.
+        unknown: What was not recognized, where the network was kept and only its state went into the graph.
     """
 
     file: Path
     int8: bool
     parity: Parity
     costs: tuple[Cost, ...]
+    unknown: str = ""
 
 
 def quantize(source: Path, target: Path, contract: ModelContract, overrides: Overrides | None = None) -> Quantized:
@@ -87,6 +89,7 @@ def optimize(
     int8: bool = False,
     overrides: Overrides | None = None,
     audio: Sequence[F32] = (),
+    int8_agreement: float = INT8_AGREEMENT,
 ) -> Optimized:
     """Rewrite a checkpoint into a new folder, in the layout `asrgate_ctc`.
 
@@ -96,6 +99,7 @@ def optimize(
         int8: Turn matrix products to int8.
         overrides: Facts that the checkpoint's metadata lacks.
         audio: Speech to compare on, float32[n] each, 16 kHz; noise by default.
+        int8_agreement: Share of output frames in which the int8 form must find the same symbol.
 
     Raises:
         ModelError: The `onnx` package is missing.
@@ -110,44 +114,55 @@ def optimize(
         fresh.mkdir()
         shutil.copyfile(file.with_name("tokens.txt"), fresh / "tokens.txt")
         target = fresh / ("model.int8.onnx" if int8 else "model.onnx")
-        _rewrite(file, contract, target, int8)
+        unknown = _rewrite(file, contract, target, int8)
         result, _ = load_contract(target)
         parity = compare((file, contract), (target, result), audio or [noise()])
-        judge(file, parity, int8)
-        costs = tuple(measure((file, contract), (target, result)))
+        judge(file, parity, int8, int8_agreement)
+        batches = (contract.fixed_batch,) if contract.fixed_batch else (1, 8)
+        costs = tuple(measure((file, contract), (target, result), batches))
         fresh.rename(folder)
-    return Optimized(folder / target.name, int8, parity, costs)
+    return Optimized(folder / target.name, int8, parity, costs, unknown)
 
 
-def _rewrite(file: Path, contract: ModelContract, target: Path, int8: bool) -> None:
+def _rewrite(file: Path, contract: ModelContract, target: Path, int8: bool) -> str:
+    """Write the checkpoint anew; return what kept the network as it was where only its state went into the graph."""
     import onnx
 
     from models.optimize.conformer import read_conformer
+    from models.optimize.graph import fold
     from models.optimize.pooled import write_pooled
     from models.optimize.streaming import write_streaming
+    from models.optimize.zipformer import read_zipformer
+    from models.optimize.zipformer_streaming import write_zipformer
 
-    if contract.layout == nemo.LAYOUT:
-        graph = onnx.load(str(file)).graph
-        try:
-            network = read_conformer(graph, contract.log_probs_output, contract.features_input)
-            write_streaming(network, contract, target, int8)
-        except UnknownLayout as unknown:
-            msg = f"{file} is not rewritten: {unknown}"
-            raise UnknownLayout(msg) from unknown
-    elif contract.layout == own.LAYOUT:
+    if contract.layout == own.LAYOUT:
         msg = f"{file} has the layout {own.LAYOUT} already; for int8 use 'asrgate models quantize'"
         raise UnknownLayout(msg)
-    else:
-        write_pooled(file, contract, target, int8)
+    try:
+        if contract.layout == nemo.LAYOUT:
+            graph = onnx.load(str(file)).graph
+            conformer = read_conformer(graph, contract.log_probs_output, contract.features_input)
+            write_streaming(conformer, contract, target, int8)
+        elif contract.layout == zipformer2.LAYOUT:
+            write_zipformer(read_zipformer(fold(file), contract.log_probs_output), contract, target, int8)
+        else:
+            write_pooled(file, contract, target, int8)
+    except UnknownLayout as unknown:
+        if contract.layout == zipformer2.LAYOUT and not contract.fixed_batch:
+            write_pooled(file, contract, target, int8)
+            return str(unknown)
+        msg = f"{file} is not rewritten: {unknown}"
+        raise UnknownLayout(msg) from unknown
+    return ""
 
 
-def judge(file: Path, parity: Parity, int8: bool) -> None:
+def judge(file: Path, parity: Parity, int8: bool, int8_agreement: float = INT8_AGREEMENT) -> None:
     """Refuse a result that is not near enough to the original, `file`.
 
     Raises:
         ContractMismatch: It is not.
     """
-    agreement, difference = (INT8_AGREEMENT, np.inf) if int8 else (FLOAT_AGREEMENT, FLOAT_DIFFERENCE)
+    agreement, difference = (int8_agreement, np.inf) if int8 else (FLOAT_AGREEMENT, FLOAT_DIFFERENCE)
     if parity.agreement < agreement or parity.max_difference > difference:
         msg = (
             f"{file} is not rewritten: the result agrees in {parity.agreement:.2%} of {parity.frames} frames and "

@@ -5,9 +5,6 @@
 - The projection of relative positions is a constant, and so is what it adds to the biases.
 - The subsampling computes the frames of this chunk alone, where the published graph computes two more and drops them.
 - The query, key and value are one product; layouts suit the depthwise convolutions of ONNX Runtime.
-
-A cell that this lease has not written is read as the newest cell and hidden from the scores, so what a slot held
-before never enters, whatever it was.
 """
 
 from __future__ import annotations
@@ -15,19 +12,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, helper
 
 from models.contract import ModelContract
 from models.errors import UnknownLayout
 from models.formats.own import LAYOUT, SLOTS_INPUT, STEP_INPUT
-from models.optimize.conformer import Attention, Conformer, Convolution, FeedForward, Layer, Linear, Norm, Stage
+from models.optimize.conformer import Attention, Conformer, Convolution, FeedForward, Layer, Norm, Stage
+from models.optimize.reader import Linear
+from models.optimize.slots import Slots, by_key
 from models.optimize.writer import Writer, save
 
-_HIDDEN = -1e4
 _POSITION_PERIOD = 10000.0
 
 F32 = NDArray[np.float32]
@@ -46,24 +43,6 @@ def write_streaming(network: Conformer, contract: ModelContract, target: Path, i
         UnknownLayout: Its geometry does not fit a ring of chunks.
     """
     _Graph(network, contract, Writer(int8)).write(target)
-
-
-class _Batch(NamedTuple):
-    """What every layer needs of the rows of a step.
-
-    Attributes:
-        write: int64[B, heads, 3], slot, head and cell of the newest keys and values.
-        read: int64[B, heads, cells, 3], the same of all that is read, oldest first.
-        mask: float32[B, 1, 1, keys], added to the scores.
-        fresh: bool[B, 1, 1], whether the lease begins here.
-        slots: int64[B, 1].
-    """
-
-    write: str
-    read: str
-    mask: str
-    fresh: str
-    slots: str
 
 
 class _Graph:
@@ -85,24 +64,23 @@ class _Graph:
         if contract.subsampling != 8 or self.skipped != 2:
             msg = "a window of 8 frames per output frame and 9 before them is expected, at subsampling 8"
             raise UnknownLayout(msg)
-        self.pools: list[ValueInfoProto] = []
-        self.pools_next: list[ValueInfoProto] = []
+        self._slots = Slots(writer, self.cells)
+        self._mask = self._slots.mask(self.chunk)
 
     def write(self, target: Path) -> None:
         contract, add = self._contract, self._writer.add
-        batch = self._lease()
         x = self._front()
         for index, layer in enumerate(self._network.layers):
-            x = self._layer(index, layer, x, batch)
+            x = self._layer(index, layer, x)
         add("LogSoftmax", self._linear(x, self._network.head, "head"), out="log_probs", axis=-1)
         info, mels = helper.make_tensor_value_info, contract.features.n_mels
         inputs = [
             info("features", TensorProto.FLOAT, ["B", contract.window_frames, mels]),
             info(SLOTS_INPUT, TensorProto.INT64, ["B"]),
             info(STEP_INPUT, TensorProto.INT64, ["B"]),
-            *self.pools,
+            *self._slots.inputs,
         ]
-        outputs = [info("log_probs", TensorProto.FLOAT, ["B", self.chunk, len(contract.vocabulary)]), *self.pools_next]
+        log_probs = info("log_probs", TensorProto.FLOAT, ["B", self.chunk, len(contract.vocabulary)])
         metadata = {
             "model_type": LAYOUT,
             "window_size": contract.window_frames,
@@ -111,36 +89,13 @@ class _Graph:
             "vocab_size": len(contract.vocabulary) - 1,
             "features": json.dumps(asdict(contract.features)),
         }
-        save(target, self._writer, inputs, outputs, {key: str(value) for key, value in metadata.items()})
-
-    def _lease(self) -> _Batch:
-        """Return what every layer needs to know of the rows: where to write, what to read, what to hide."""
-        add, constant, reshape = self._writer.add, self._writer.constant, self._writer.reshape
-        cells = constant(np.array(self.cells))
-        newest = add("Mod", STEP_INPUT, cells)
-        back = constant(np.arange(self.cells - 1, -1, -1))  # oldest first
-        step = reshape(STEP_INPUT, [-1, 1])
-        unwritten = add("Greater", back, step)  # bool[B, cells]
-        age = add("Where", unwritten, constant(np.array(0)), back)
-        cell = add("Mod", add("Sub", add("Add", step, cells), age), cells)
-        hidden = add("Mul", add("Cast", unwritten, to=TensorProto.FLOAT), constant(np.float32(_HIDDEN)))
-        spread = add("Expand", reshape(hidden, [0, self.cells, 1]), constant([1, 1, self.chunk]))
-        mask = reshape(spread, [-1, 1, 1, self.cells * self.chunk])
-        head = np.arange(self.heads)
-        write = self._indices(add("Expand", reshape(newest, [-1, 1, 1]), constant([1, self.heads, 1])), head, 1)
-        grid = add("Expand", reshape(cell, [-1, 1, self.cells]), constant([1, self.heads, 1]))
-        read = self._indices(grid, head, self.cells)
-        fresh = reshape(add("Equal", STEP_INPUT, constant(np.array(0))), [-1, 1, 1])
-        return _Batch(reshape(write, [-1, self.heads, 3]), read, mask, fresh, reshape(SLOTS_INPUT, [-1, 1]))
-
-    def _indices(self, cell: str, head: NDArray[np.int64], count: int) -> str:
-        """Return int64[B, heads, count, 3]: slot, head and cell."""
-        add, constant, reshape = self._writer.add, self._writer.constant, self._writer.reshape
-        heads = np.broadcast_to(head[:, None], (self.heads, count)).copy()
-        slots = add("Expand", reshape(SLOTS_INPUT, [-1, 1, 1]), constant([1, self.heads, count]))
-        every = add("Expand", constant(heads[None]), add("Shape", cell))
-        parts = [reshape(part, [-1, self.heads, count, 1]) for part in (slots, every, cell)]
-        return add("Concat", *parts, axis=3)
+        save(
+            target,
+            self._writer,
+            inputs,
+            [log_probs, *self._slots.outputs],
+            {key: str(value) for key, value in metadata.items()},
+        )
 
     def _front(self) -> str:
         """Subsample: float32[B, chunk, width]."""
@@ -164,14 +119,14 @@ class _Graph:
         x = self._writer.add("Conv", x, *weights, group=stage.groups, strides=strides, pads=pads)
         return self._writer.add("Relu", x) if stage.relu else x
 
-    def _layer(self, index: int, layer: Layer, x: str, batch: _Batch) -> str:
+    def _layer(self, index: int, layer: Layer, x: str) -> str:
         name = f"layer{index}"
         attention, convolution = layer.attention, layer.convolution
         branch = self._feed_forward(layer.feed_in, self._norm(layer.feed_in.norm, x, f"{name}/in"), f"{name}/in")
         normed, x = self._sum(x, branch, attention.norm, f"{name}/attention")
-        branch = self._attention(attention, normed, batch, name)
+        branch = self._attention(attention, normed, index)
         normed, x = self._sum(x, branch, convolution.norm, f"{name}/convolution")
-        branch = self._convolution(convolution, normed, batch, name)
+        branch = self._convolution(convolution, normed, index)
         normed, x = self._sum(x, branch, layer.feed_out.norm, f"{name}/out")
         return self._sum(x, self._feed_forward(layer.feed_out, normed, f"{name}/out"), layer.norm_out, f"{name}/end")[0]
 
@@ -186,9 +141,9 @@ class _Graph:
         x = self._silu(self._linear(normed, feed.expand, f"{name}/expand"))
         return self._writer.product(x, feed.contract.weight, f"{name}/contract"), feed.contract.bias
 
-    def _attention(self, attention: Attention, normed: str, batch: _Batch, name: str) -> tuple[str, F32]:
+    def _attention(self, attention: Attention, normed: str, index: int) -> tuple[str, F32]:
         add, constant, reshape = self._writer.add, self._writer.constant, self._writer.reshape
-        chunk, heads, width = self.chunk, self.heads, self.head_width
+        name, chunk, heads, width = f"layer{index}", self.chunk, self.heads, self.head_width
         scale = np.float32(width**-0.5)
         content_bias, position_bias = (bias.reshape(-1) for bias in (attention.content_bias, attention.position_bias))
         weight = np.concatenate((attention.query.weight * scale, attention.key.weight, attention.value.weight), axis=1)
@@ -199,46 +154,30 @@ class _Graph:
         query, key, value = self._writer.split(split, 3, axis=0)
         query = reshape(query, [-1, heads, chunk, width])
         length = self.cells * chunk
-        rings = []
-        for kind, newest in (("k", key), ("v", value)):
-            pool = self._pool(f"pool_{kind}_{len(self.pools) // 3}", (heads, self.cells, chunk * width))
-            row = reshape(newest, [-1, heads, chunk * width])
-            written = add("ScatterND", pool, batch.write, row, out=f"{pool}_next")
-            rings.append(reshape(add("GatherND", written, batch.read), [-1, heads, length, width]))
+        rings = [
+            reshape(self._slots.ring(f"pool_{kind}_{index}", newest, heads, chunk * width), [-1, heads, length, width])
+            for kind, newest in (("k", key), ("v", value))
+        ]
         table = (relative_positions(length, chunk, self.width) @ attention.position).reshape(-1, heads, width)
         columns = np.ascontiguousarray(table.transpose(1, 2, 0))  # float32[heads, width, distances]
         shift = ((position_bias - content_bias) * scale).reshape(heads, 1, width)
         by_position = add("MatMul", query, constant(columns, f"{name}/positions"))
         by_position = add("Add", by_position, constant((shift @ columns).astype(np.float32), f"{name}/shift"))
         by_content = add("MatMul", query, add("Transpose", rings[0], perm=[0, 1, 3, 2]))
-        scores = add("Add", add("Add", by_content, self._by_key(by_position, length)), batch.mask)
+        scores = add("Add", add("Add", by_content, by_key(self._writer, by_position, heads, chunk, length)), self._mask)
         mixed = add("MatMul", add("Softmax", scores, axis=-1), rings[1])
         mixed = reshape(add("Transpose", mixed, perm=[0, 2, 1, 3]), [-1, chunk, self.width])
         return self._writer.product(mixed, attention.out.weight, f"{name}/attention/out"), attention.out.bias
 
-    def _by_key(self, scores: str, length: int) -> str:
-        """Turn scores by distance, falling from left to right, into scores by key: row i begins chunk - 1 - i later."""
+    def _convolution(self, convolution: Convolution, normed: str, index: int) -> tuple[str, F32]:
         add, constant, reshape = self._writer.add, self._writer.constant, self._writer.reshape
-        if self.chunk == 1:
-            return scores
-        distances = length + self.chunk - 1
-        flat = reshape(scores, [-1, self.heads, self.chunk * distances])
-        begin, count = self.chunk - 1, self.chunk * (distances - 1)
-        flat = add("Slice", flat, constant([begin]), constant([begin + count]), constant([2]))
-        rows = reshape(flat, [-1, self.heads, self.chunk, distances - 1])
-        return add("Slice", rows, constant([0]), constant([length]), constant([3])) if self.chunk > 2 else rows
-
-    def _convolution(self, convolution: Convolution, normed: str, batch: _Batch, name: str) -> tuple[str, F32]:
-        add, constant, reshape = self._writer.add, self._writer.constant, self._writer.reshape
+        name = f"layer{index}"
         both = self._linear(normed, convolution.gate, f"{name}/gate")
         value, gate = self._writer.split(both, 2, axis=2)
         gated = add("Mul", value, add("Sigmoid", gate))
-        pool = self._pool(f"pool_c_{(len(self.pools) - 2) // 3}", (self.kernel - 1, self.width))
-        context = add("Where", batch.fresh, constant(np.float32(0)), add("Gather", pool, SLOTS_INPUT))
-        padded = add("Concat", context, gated, axis=1)
         total = self.kernel - 1 + self.chunk
-        newest = add("Slice", padded, constant([self.chunk]), constant([total]), constant([1]))
-        add("ScatterND", pool, batch.slots, newest, out=f"{pool}_next")
+        kept = self.kernel - 1, self.width
+        padded = self._slots.context(f"pool_c_{index}", gated, kept, axis=1, keep=self.chunk)
         image = add("Transpose", reshape(padded, [-1, total, 1, self.width]), perm=[0, 3, 1, 2])
         kernel = constant(convolution.kernel[:, None, :, None], f"{name}/kernel")
         bias = constant(convolution.kernel_bias, f"{name}/kernel/bias")
@@ -248,11 +187,6 @@ class _Graph:
             x = self._norm(convolution.norm_out, x, f"{name}/kernel")
         product = self._writer.product(self._silu(x), convolution.out.weight, f"{name}/convolution/out")
         return product, convolution.out.bias
-
-    def _pool(self, name: str, row: tuple[int, ...]) -> str:
-        self.pools.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["S", *row]))
-        self.pools_next.append(helper.make_tensor_value_info(f"{name}_next", TensorProto.FLOAT, ["S", *row]))
-        return name
 
     def _linear(self, x: str, linear: Linear, name: str) -> str:
         product = self._writer.product(x, linear.weight, name)

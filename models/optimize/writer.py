@@ -77,32 +77,43 @@ class Writer:
         """Reshape; 0 keeps an axis, -1 takes the rest."""
         return self.add("Reshape", x, self.constant(list(shape)))
 
-    def product(self, x: str, weights: NDArray[np.float32], name: str, out: str | None = None) -> str:
-        """Multiply float32[..., k] by a constant float32[k, n]; in int8 where the writer is told to."""
+    def product(
+        self, x: str, weights: NDArray[np.float32], name: str, *, positive: bool = False, out: str | None = None
+    ) -> str:
+        """Multiply float32[..., k] by a constant float32[k, n]; in int8 where the writer is told to.
+
+        Args:
+            x: The activations.
+            weights: The constant.
+            name: What to call it.
+            positive: No activation is negative, so that int8 has a finer scale for less.
+            out: What to call the product.
+        """
         if not self.int8:
             return self.add("MatMul", x, self.constant(weights, name), out=out)
-        quantized, peak = self._quantized_rows(x)
+        levels, zero_point = (2 * _LEVELS + 1, 0) if positive else (_LEVELS, _ZERO_POINT)
+        step, zero = self.constant(np.float32(1 / levels)), self.constant(np.uint8(zero_point))
+        quantized, peak = self._quantized_rows(x, positive, step, zero)
         matrix, scale = quantize_columns(weights)
         product = self.add(
             "MatMulIntegerToFloat",
             quantized,
             self.constant(matrix, f"{name}/int8"),
-            self.constant(np.float32(1 / _LEVELS)),
+            step,
             self.constant(scale, f"{name}/scale"),
-            self.constant(np.uint8(_ZERO_POINT)),
+            zero,
             domain=CONTRIB,
         )
         return self.add("Mul", product, peak, out=out)
 
-    def _quantized_rows(self, x: str) -> tuple[str, str]:
+    def _quantized_rows(self, x: str, positive: bool, step: str, zero: str) -> tuple[str, str]:
         """Return uint8[..., k] and the peak of each row, float32[..., 1]; once for all products of one input.
 
         A row of zeros divides to what is not a number and quantizes to anything; its peak of zero undoes that.
         """
         if x not in self._rows:
-            peak = self.add("ReduceMax", self.add("Abs", x), axes=[-1], keepdims=1)
-            scale, zero_point = self.constant(np.float32(1 / _LEVELS)), self.constant(np.uint8(_ZERO_POINT))
-            self._rows[x] = self.add("QuantizeLinear", self.add("Div", x, peak), scale, zero_point), peak
+            peak = self.add("ReduceMax", x if positive else self.add("Abs", x), axes=[-1], keepdims=1)
+            self._rows[x] = self.add("QuantizeLinear", self.add("Div", x, peak), step, zero), peak
         return self._rows[x]
 
 

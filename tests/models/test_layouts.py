@@ -84,8 +84,8 @@ def test_zipformer2(checkpoint: Callable[[str], Path]) -> None:
     assert (contract.layout, contract.window_frames, contract.shift_frames) == ("zipformer2_ctc", 45, 32)
     assert (contract.subsampling, contract.blank_id, contract.features) == (4, 0, KALDI_FBANK)
     axes = {state.name: (state.axis, state.shape) for state in contract.states}
-    assert axes["cached_key_0"] == (1, (64, 64))
-    assert axes["cached_nonlin_attn_1"] == (1, (1, 32, 48))
+    assert axes["cached_key_0"] == (1, (128, 64))
+    assert axes["cached_nonlin_attn_1"] == (1, (1, 64, 48))
     assert axes["cached_conv1_1"] == (0, (64, 7))
     assert axes["embed_states"] == (0, (128, 3, 19))
     assert axes["processed_lens"] == (0, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 
 from models.errors import ContractMismatch, ModelError, UnknownLayout
 from models.formats import load_contract
-from models.optimize import optimize
+from models.optimize import Optimized, optimize
 from models.optimize import rewrite as rewriting
 from models.optimize.conformer import read_conformer
 from models.optimize.parity import Parity
+from models.optimize.reader import Linear
+from models.optimize.zipformer import Convolution
+from models.optimize.zipformer_streaming import convolution_matrix
 from serving.stepper import Stepper
 from tests.serving.tiny_models import make_rows_model, make_slots_model
 
 pytest.importorskip("torch")
 
 Make = Callable[[str], Path]
+Rewrite = Callable[[str, bool], Optimized]
 F32 = NDArray[np.float32]
 
 
@@ -41,10 +45,24 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return make
 
 
-@pytest.fixture(autouse=True)
-def _no_stopwatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.optimize.parity._ROUND_S", 1e-6)
-    monkeypatch.setattr("models.optimize.parity._ROUNDS", 2)
+@pytest.fixture(scope="module", autouse=True)
+def _no_stopwatch() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("models.optimize.parity._ROUND_S", 1e-6)
+        patch.setattr("models.optimize.parity._ROUNDS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rewritten(checkpoints: Make, tmp_path_factory: pytest.TempPathFactory, _no_stopwatch: None) -> Rewrite:
+    made: dict[tuple[str, bool], Optimized] = {}
+
+    def make(name: str, int8: bool) -> Optimized:
+        if (name, int8) not in made:
+            made[name, int8] = optimize(checkpoints(name), tmp_path_factory.mktemp(name) / "out", int8=int8)
+        return made[name, int8]
+
+    return make
 
 
 @pytest.mark.parametrize("right", [0, 6, 13])
@@ -85,12 +103,12 @@ def _utterance(contract_windows: int, shift: int, window: int, seed: int) -> lis
     return [frames[at * shift : at * shift + window].astype(np.float32) for at in range(contract_windows)]
 
 
+@pytest.mark.parametrize("layout", ["nemo-6", "zipformer2"])
 @pytest.mark.parametrize("int8", [False, True])
-def test_neighbours_and_former_holders_of_a_slot_do_not_leak(checkpoints: Make, tmp_path: Path, int8: bool) -> None:
-    optimize(checkpoints("nemo-6"), tmp_path / "out", int8=int8)
-    contract, file = load_contract(tmp_path / "out")
+def test_neighbours_and_former_holders_of_a_slot_do_not_leak(rewritten: Rewrite, layout: str, int8: bool) -> None:
+    contract, file = load_contract(rewritten(layout, int8).file)
     stepper = Stepper(file, contract, slots=4, max_batch=3, provider="cpu")
-    mine = _utterance(14, contract.shift_frames, contract.window_frames, 1)
+    mine = _utterance(12, contract.shift_frames, contract.window_frames, 1)
     alone = [stepper.step([w], np.array([0]), np.array([i]))[0].log_probs for i, w in enumerate(mine)]
     garbage = [np.full_like(mine[0], value) for value in (np.nan, 1e30)]
     for index, window in enumerate(mine):
@@ -112,13 +130,75 @@ def test_int8_is_near_and_smaller(checkpoints: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_the_state_of_a_zipformer_goes_into_the_graph(checkpoints: Make, tmp_path: Path, int8: bool) -> None:
-    result = optimize(checkpoints("zipformer2"), tmp_path / "out", int8=int8)
-    contract, _ = load_contract(tmp_path / "out")
-    assert (contract.state_kind, contract.blank_id, contract.context_frames) == ("slots", 0, 0)
-    assert result.parity.agreement > 0.97
-    if not int8:
-        assert result.parity.max_difference < 1e-4
+def test_a_published_zipformer_says_the_same(checkpoints: Make, rewritten: Rewrite, int8: bool) -> None:
+    result = rewritten("zipformer2", int8)
+    assert result.unknown == ""
+    contract, file = load_contract(result.file)
+    assert (contract.layout, contract.state_kind) == ("asrgate_ctc", "slots")
+    assert (contract.blank_id, contract.context_frames, contract.fixed_batch) == (0, 0, None)
+    states = {state.name: state.shape for state in contract.states}
+    assert states["pool/layer0/key"] == (2, 9, 16 * 32)
+    assert states["pool/layer1/convolution0"] == (7, 64)
+    if int8:
+        assert result.parity.agreement > 0.97
+    else:
+        assert result.parity.agreement == 1.0
+        assert result.parity.max_difference < 1e-3
+        nodes, published = (len(onnx.load(str(path)).graph.node) for path in (file, checkpoints("zipformer2")))
+        assert nodes < published / 2
+
+
+def test_a_zipformer_frozen_to_one_row_takes_any_batch_afterwards(tmp_path: Path) -> None:
+    from scripts.make_random_models import make_layout
+
+    result = optimize(make_layout(tmp_path / "one", "zipformer2", batch=1), tmp_path / "out")
+    assert [cost.batch for cost in result.costs] == [1]
+    assert load_contract(tmp_path / "out")[0].fixed_batch is None
+
+
+def test_loudness_does_not_overflow_a_zipformer(rewritten: Rewrite) -> None:
+    contract, file = load_contract(rewritten("zipformer2", False).file)
+    stepper = Stepper(file, contract, slots=1, max_batch=1, provider="cpu")
+    for loudness in (-1e4, 1e4):  # the activations of the first convolutions are beyond what exp takes
+        window = np.full((contract.window_frames, 80), loudness, np.float32)
+        assert np.isfinite(stepper.step([window], np.array([0]), np.array([0]))[0].log_probs).all()
+
+
+@pytest.mark.parametrize(("frames", "taps"), [(16, 16), (8, 16), (4, 8), (2, 8), (32, 16)])
+def test_two_convolutions_are_one_matrix_per_channel(frames: int, taps: int) -> None:
+    import torch
+    from torch.nn import functional
+
+    draw, width, half = np.random.default_rng(0), 3, taps - 1
+    causal, chunkwise, edges, x = (
+        draw.standard_normal((width, size)).astype(np.float32) for size in (taps, 2 * half + 1, frames, half + frames)
+    )
+    nothing = Linear(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+    convolution = Convolution(nothing, causal, chunkwise, edges, nothing.bias, nothing.bias, nothing)
+    across = functional.conv1d(torch.tensor(x), torch.tensor(causal)[:, None], groups=width)
+    within = functional.conv1d(torch.tensor(x[:, half:]), torch.tensor(chunkwise)[:, None], groups=width, padding=half)
+    expected = across.numpy() + within.numpy() * edges
+    once = np.einsum("cs,cst->ct", x, convolution_matrix(convolution))
+    np.testing.assert_allclose(once, expected, atol=1e-4)
+
+
+def test_of_a_zipformer_that_is_not_known_the_state_goes_into_the_graph(checkpoints: Make, tmp_path: Path) -> None:
+    source = _with(checkpoints("zipformer2"), tmp_path / "other", _replace("Tanh", "Sigmoid"))
+    result = optimize(source, tmp_path / "out")
+    assert "where a gated branch behind attention was expected" in result.unknown
+    assert result.parity.max_difference < 1e-4
+    assert load_contract(tmp_path / "out")[0].state_kind == "slots"
+
+
+def test_a_network_that_only_looks_like_a_zipformer_is_refused(checkpoints: Make, tmp_path: Path) -> None:
+    def change(graph: onnx.GraphProto) -> None:
+        first = next(node for node in graph.node if node.op_type == "Softmax")
+        next(a for a in first.attribute if a.name == "axis").i = -2  # softmax over queries
+
+    source = _with(checkpoints("zipformer2"), tmp_path / "other", change)
+    with pytest.raises(ContractMismatch, match="is not rewritten: the result agrees in"):
+        optimize(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def _with(source: Path, target: Path, change: Callable[[onnx.GraphProto], None]) -> Path:
@@ -196,12 +276,11 @@ def test_layouts_that_are_not_rewritten(checkpoints: Make, tmp_path: Path) -> No
         optimize(make_rows_model(tmp_path / "tiny"), tmp_path / "out")
 
 
-def test_int8_of_what_is_int8(checkpoints: Make, tmp_path: Path) -> None:
-    optimize(checkpoints("zipformer2"), tmp_path / "once", int8=True)
+def test_int8_of_what_is_int8(rewritten: Rewrite, tmp_path: Path) -> None:
     from models.optimize.products import quantize_products
 
     with pytest.raises(ContractMismatch, match="quantized already"):
-        quantize_products(tmp_path / "once/model.int8.onnx", tmp_path / "twice.onnx")
+        quantize_products(rewritten("zipformer2", True).file, tmp_path / "twice.onnx")
 
 
 def test_without_the_onnx_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
