@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evidence import Evidence, spell
+from pipeline.evidence import Evidence
 from pipeline.hypothesis import HeardWord, Hypothesis, Link, chain, common_length
 from pipeline.lexicon import Tree
 
@@ -54,10 +54,10 @@ class LexiconOptions:
     beam: float = 12.0
     phone_floor: float = 5.5
     blank_skip: float = 0.98
-    blank_penalty: float = 0.5
-    lm_weight: float = 1.0
-    word_score: float = 0.0
-    piece_weight: float = 0.4
+    blank_penalty: float = 0.8
+    lm_weight: float = 1.1
+    word_score: float = 0.2
+    piece_weight: float = 0.25
     piece_penalty: float = 1.5
 
 
@@ -154,11 +154,15 @@ class LexiconBeam:
     def __init__(self, lexicon: Lexicon, ngram: Ngram, options: LexiconOptions | None = None) -> None:
         self._options = options or LexiconOptions()
         self._ngram = ngram
-        words = {ngram.word_id(word): word for word in lexicon.pronunciations if word in ngram}
-        spoken = [(index, phones) for index, word in words.items() for phones in lexicon.pronunciations[word]]
-        self._tree = Tree.build(spoken, len(lexicon.phones))
+        ids = ngram.word_ids(lexicon.words)
+        owners = lexicon.owners()
+        variants = (ids[owners] >= 0).nonzero()[0]
+        self._tree = Tree.build(ids[owners[variants]], lexicon.spoken.table(variants, -1), len(lexicon.phones))
         self._blank = self._tree.blank
-        self._spelled = spell({index: lexicon.spellings[word] for index, word in words.items()}, len(lexicon.pieces))
+        known = (ids >= 0).nonzero()[0]
+        spelled = lexicon.spelled.table(known, len(lexicon.pieces))
+        self._spelled = np.full((len(ngram.words), spelled.shape[1]), len(lexicon.pieces))
+        self._spelled[ids[known]] = spelled
         look = self._options.lm_weight * self._tree.best_below(ngram.log_probs[0]).astype(np.float64)
         self._look, self._gain = look, look - look[self._tree.parents()]
         self._texts = ngram.words
