@@ -109,9 +109,9 @@ def measure(folder: Path, heard: Sequence[Heard], kinds: Sequence[DecoderKind]) 
 
 def _align(recording: Recording, emissions: Emissions, lexicon: Lexicon | None) -> tuple[tuple[int, int], ...] | None:
     words = units(recording.text)
-    if lexicon is None or emissions.phones is None or not words or not set(words) <= lexicon.pronunciations.keys():
+    if lexicon is None or emissions.phones is None or not all(word in lexicon for word in words or ("",)):
         return None
-    spans = force(emissions.phones, [lexicon.pronunciations[word][0] for word in words])
+    spans = force(emissions.phones, [lexicon.pronounce(word)[0] for word in words])
     return None if spans is None else tuple(spans)
 
 

@@ -558,6 +558,62 @@ def wer(
 
 
 @app.command()
+def words(
+    *,
+    clips: Annotated[int, typer.Option(min=1, help="Most recordings with rare words; half as many come without.")] = 40,
+    streams: Annotated[int, typer.Option("--streams", "-n", min=1, help="Clients at once.")] = 4,
+    replacements: Annotated[int, typer.Option(min=1, help="How often words are replaced while they speak.")] = 50,
+    common: Annotated[int, typer.Option(min=1, help="The most frequent words, which are not listed.")] = 20_000,
+    sets: Annotated[
+        str, typer.Option(help="Which recordings; rare words in transcripts of `telephone` are mostly misspelt ones.")
+    ] = "read,nonnative,commands",
+    model: Annotated[Path | None, typer.Option(help="Model of the server; it needs an n-gram.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Serve new words while paced clients speak: recall before and after, false triggers, milliseconds.
+
+    Exit status 1 where a stream was told an error, or no more words were heard than before.
+    """
+    import asyncio
+    import tempfile
+
+    from rich.console import Console
+
+    from bench import server, tracks
+    from bench import words as new_words
+    from gateway.config import PRETRAINED
+    from gateway.terminal import audio_progress
+    from models.evaluate import read_manifest
+    from pipeline.ngram import Ngram
+
+    lines = tracks.shared_folder() / "speech" / "manifest.tsv"
+    wanted = [row for row in read_manifest(lines) if row.split == "dev" and row.test_set in sets.split(",")]
+    task = new_words.choose(wanted, Ngram.load((model or PRETRAINED) / "ngram.npz"), common, clips)
+    with tempfile.TemporaryDirectory(prefix="asrgate-words-") as scratch, audio_progress() as progress:
+        settings = Path(scratch) / "config.toml"
+        settings.write_text(f'[swap]\nstore = "{scratch}/store"\n', encoding="utf-8")
+        chosen = ["--model", str(model)] if model else []
+        with server.started(["--config", str(settings), *chosen]) as started:
+            bar = progress.add_task("speaking", total=2 * sum(row.seconds for row in task.recordings))
+            going = new_words.run(
+                task,
+                started,
+                lines.parent,
+                streams=streams,
+                replacements=replacements,
+                on_sent=lambda sent_s: progress.advance(bar, sent_s),
+            )
+            summary = asyncio.run(going).to_dict()
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        Console().print(new_words.to_table(summary))
+    heard = {when: summary["recall"]["all"][when]["heard"] for when in ("before", "after")}
+    if summary["errors"] or heard["after"] <= heard["before"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def modelload(
     model: Annotated[Path | None, typer.Option(help="Model folder or ONNX file; the shipped one by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,

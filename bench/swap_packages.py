@@ -34,7 +34,6 @@ from models.formats import find_model
 Samples = NDArray[np.int16]
 
 GOOD = ("plain", "shout")
-BAD = ("corrupt", "forged", "crashing", "slower", "worse", "slow")
 
 _HEAVY, _HEAVY_STEPS = 1536, 80
 _FOLDED, _FOLDED_STEPS = 2048, 400

@@ -12,14 +12,18 @@ from fastapi import APIRouter, Body, Depends, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from gateway import admin_words
 from gateway.operators import NotAnOperator, check_operator, check_type
 from gateway.stored import SwapsUnavailable
 from gateway.swapping import Swapping
-from gateway.upload import SUFFIX, receive
-from hotswap.errors import NoSuchSwap, NotStored, Refused, SwapBusy, SwapRefused
+from gateway.upload import receive
+from gateway.words import ServedWords, WordsUnavailable
+from hotswap.errors import NoSuchSwap, NotStored, Refused, SwapBusy, SwapRefused, WordsChanged
 from hotswap.fields import format_time
 from hotswap.swap import Plan, Swap
-from pipeline.errors import AsrgateError
+from pipeline.arrays import LanguageError
+from pipeline.errors import AsrgateError, BadHotword
+from serving.errors import ClusterUnreachable, NgramNotUsed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,16 +31,22 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from gateway.config import AdminConfig
-    from hotswap.controller import Controller
+    from hotswap.control import Control
 
 _PATIENCE_S = 15.0
 _STATUS: dict[type[AsrgateError], int] = {
     SwapBusy: 409,
     SwapRefused: 409,
+    WordsChanged: 409,
+    BadHotword: 422,
+    LanguageError: 422,
+    NgramNotUsed: 422,
     NoSuchSwap: 404,
     NotStored: 404,
     Refused: 422,
     SwapsUnavailable: 503,
+    ClusterUnreachable: 503,
+    WordsUnavailable: 503,
     NotAnOperator: 403,
 }
 
@@ -62,7 +72,7 @@ class Word(BaseModel):
     name: str = Field("", description="For rollback: name of the model; empty for the default one.")
 
 
-def install(app: FastAPI, swapping: Swapping, admin: AdminConfig) -> None:
+def install(app: FastAPI, swapping: Swapping, served: ServedWords, admin: AdminConfig) -> None:
     """Add the routes, and the answers to what goes wrong in them."""
 
     async def operator(request: Request) -> None:
@@ -71,6 +81,7 @@ def install(app: FastAPI, swapping: Swapping, admin: AdminConfig) -> None:
     routes = APIRouter(prefix="/admin/v1", tags=["admin"], dependencies=[Depends(operator)])
     _add_views(routes, swapping)
     _add_actions(routes, swapping)
+    admin_words.add_routes(routes, served)
     app.include_router(routes)
     app.add_exception_handler(AsrgateError, _failed)
 
@@ -97,7 +108,7 @@ def _add_views(routes: APIRouter, swapping: Swapping) -> None:
     @routes.get("/swaps/{number}")
     async def show(number: int) -> dict[str, Any]:
         """Describe a swap, and how its model compares so far."""
-        return described((await swapping.controller()).get(number)) | {"report": swapping.report(number)}
+        return described((await swapping.controller()).get(number)) | {"report": await swapping.report(number)}
 
     @routes.get("/events", response_model=None)
     async def events(
@@ -151,8 +162,7 @@ def _add_actions(routes: APIRouter, swapping: Swapping) -> None:
 
 def _source(swapping: Swapping, source: str) -> Path | str:
     """Return the package that was uploaded under a digest, else what is a reference to the store."""
-    package = swapping.incoming() / f"{source}{SUFFIX}"
-    return package if len(source) == 64 and source.isalnum() and package.is_file() else source
+    return swapping.package(source) or source
 
 
 def described(swap: Swap) -> dict[str, Any]:
@@ -168,14 +178,14 @@ def described(swap: Swap) -> dict[str, Any]:
     }
 
 
-def listed(controller: Controller, after: int) -> list[dict[str, Any]]:
+def listed(controller: Control, after: int) -> list[dict[str, Any]]:
     """Return what was done, from an event on, as JSON values."""
     from hotswap.events import to_value
 
-    return [to_value(event) for event in controller.log.events[after:]]
+    return [to_value(event) for event in controller.events[after:]]
 
 
-async def _follow(controller: Controller, after: int) -> AsyncIterator[str]:
+async def _follow(controller: Control, after: int) -> AsyncIterator[str]:
     while True:
         for event in listed(controller, after):
             after = event["seq"]

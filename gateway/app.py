@@ -22,6 +22,7 @@ from gateway.sessions import Sessions
 from gateway.swapping import Swapping
 from gateway.webrtc.whip import Whip
 from gateway.websocket import stream
+from gateway.words import ServedWords
 from pipeline.errors import ConfigError
 from serving.client import Recognizer
 
@@ -48,6 +49,7 @@ def create_app(
     """
     sessions = Sessions(config, Metrics())
     swapping = Swapping(config, sessions)
+    words = ServedWords(config)
     newest = ops.Newest(swapping)
     sessions.trials, sessions.host = newest, swapping.host
     whip = Whip(config, sessions)
@@ -55,6 +57,7 @@ def create_app(
     async def start(worker: MediaWorker) -> Recognizer | None:
         try:
             recognizer = await load(config)
+            await words.start(recognizer)
             await swapping.start(recognizer, worker)
         except Exception as error:
             if on_failure is None:
@@ -88,7 +91,7 @@ def create_app(
     app.include_router(whip.router())
     app.include_router(feedback.router(sessions))
     app.include_router(ops.router(config, ops.Live(config, sessions, swapping, newest)))
-    admin.install(app, swapping, config.admin)
+    admin.install(app, swapping, words, config.admin)
 
     @app.websocket("/v1/stream")
     async def native_stream(websocket: WebSocket) -> None:

@@ -13,6 +13,7 @@ from pipeline.audio import Pcm
 
 if TYPE_CHECKING:
     from pipeline.chain import Chain, ChainEvent
+    from pipeline.vad import Step
 
 Decode = Callable[[], list[Pcm]]
 """Gives float32[n] pieces at the stream's input rate; run on the media thread, once, in order."""
@@ -30,9 +31,9 @@ class Slice:
     payload: bytes
     arrived: float
 
-    def run(self, chain: Chain) -> list[ChainEvent]:
+    def run(self, chain: Chain) -> Step[list[ChainEvent]]:
         """Do the step, on the media thread."""
-        return chain.push(self.payload, self.arrived)
+        return (yield from chain.pushing(self.payload, self.arrived))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,12 @@ class Media:
     seconds: float
     arrived: float
 
-    def run(self, chain: Chain) -> list[ChainEvent]:
+    def run(self, chain: Chain) -> Step[list[ChainEvent]]:
         """Do the step, on the media thread."""
         pieces = [piece for decode in self.decodes for piece in decode()]
-        return chain.push_pcm(np.concatenate(pieces), self.arrived) if pieces else []
+        if not pieces:
+            return []
+        return (yield from chain.pushing_pcm(np.concatenate(pieces), self.arrived))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ class Marker:
     arrived: float
     last: bool
 
-    def run(self, chain: Chain) -> list[ChainEvent]:
+    def run(self, chain: Chain) -> Step[list[ChainEvent]]:
         """Do the step, on the media thread."""
-        return chain.flush(self.arrived, self.reason)
+        return (yield from chain.flushing(self.arrived, self.reason))
 
 
 class Backlog:

@@ -83,5 +83,5 @@ def new_detector(kind: VadKind, config: VadConfig) -> VadModel:
             return WebRtcVad(config.mode)
         case VadKind.SILERO:
             return SileroVad(silero.load(), config.on, config.off)
-        case VadKind.AUTO | VadKind.NEURAL:
+        case VadKind.NEURAL:
             return NeuralVad(neural.load(), config.on, config.off)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway import cli_models, cli_registry, cli_swap
+from gateway import cli_models, cli_registry, cli_swap, cli_words
 from gateway.cli_evaluate import evaluate
 from gateway.options import (
     BackendOption,
@@ -46,6 +46,7 @@ app.add_typer(cli_models.app, name="models", help="Measure, pack, sign, store an
 app.add_typer(cli_registry.app, name="registry", help="Hand models out to devices.")
 app.command()(cli_registry.follow)
 app.add_typer(cli_swap.app, name="swap", help="Let another model serve while people talk.")
+app.add_typer(cli_words.app, name="words", help="Let every stream hear new words, at once.")
 
 
 def main() -> None:
@@ -190,6 +191,7 @@ async def _transcribe(
 @app.command()
 def mic(
     device: Annotated[str | None, typer.Option(help="Input device, by number or part of its name.")] = None,
+    hotwords: HotwordsOption = None,
     config: ConfigOption = None,
     model: ModelOption = None,
     provider: ProviderOption = None,
@@ -201,8 +203,9 @@ def mic(
     from gateway.mic import listen
     from gateway.terminal import LiveWords
 
+    settings, phrases = configured(config, model, provider), given_hotwords(hotwords)
     with contextlib.suppress(KeyboardInterrupt), LiveWords() as words:
-        asyncio.run(listen(configured(config, model, provider), device, words))
+        asyncio.run(listen(settings, device, words, phrases))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,6 @@ class WebRtcConfig:
 class VadKind(StrEnum):
     """What tells speech from noise."""
 
-    AUTO = "auto"  # the best that is there: the own one
     NEURAL = "neural"
     SILERO = "silero"
     WEBRTC = "webrtc"
@@ -184,7 +183,7 @@ class VadConfig:
         hysteresis: Thresholds that make its verdicts steady; see `pipeline.vad`.
     """
 
-    kind: VadKind = VadKind.AUTO
+    kind: VadKind = VadKind.NEURAL
     on: float = 0.3
     off: float = 0.2
     mode: int = 1
@@ -255,7 +254,7 @@ class ServingConfig:
     Attributes:
         slots: Utterances decoded at the same time.
         max_batch: Most utterances in one step.
-        max_wait_ms: Longest a chunk waits for others to share its step.
+        max_wait_ms: Longest a chunk waits for others to share its step, when the engine is fully busy.
         budget_ms: From a chunk's arrival to its words; what a step takes of it is not waited, and past it live speech
             is late and files give way.
         max_waiting: Utterances that may wait for a slot.
@@ -267,7 +266,7 @@ class ServingConfig:
 
     slots: int = 256
     max_batch: int = 16
-    max_wait_ms: float = 10.0
+    max_wait_ms: float = 80.0
     budget_ms: float = 100.0
     max_waiting: int = 64
     threads: int = 1
@@ -377,6 +376,17 @@ class SwapConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsConfig:
+    """What every stream hears besides what the model knows.
+
+    Attributes:
+        file: Phrases to serve, see `pipeline.phraselist`; empty for none. What operators do counts until it changes.
+    """
+
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AdminConfig:
     """Who may swap models.
 
@@ -408,6 +418,7 @@ class Config:
     decoder: DecoderOptions = field(default_factory=DecoderOptions)
     model: ModelConfig = field(default_factory=ModelConfig)
     swap: SwapConfig = field(default_factory=SwapConfig)
+    words: WordsConfig = field(default_factory=WordsConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
 
 

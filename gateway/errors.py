@@ -4,7 +4,6 @@ GatewayError
 +-- ProtocolError      a message outside the protocol
 |   +-- UnknownParameter a query key we do not know, with the nearest one we do
 |   +-- BadParameter     a known key with an unusable value
-|   +-- Unsupported      a request that is in the protocol and not in this server
 |   +-- BadOffer         (webrtc) a session description that cannot be read
 |   +-- UnacceptableOffer (webrtc) one that offers nothing we can hear
 +-- AtCapacity         no room for another session now (retryable)
@@ -39,12 +38,6 @@ class BadParameter(ProtocolError):
     """A known query key whose value cannot be used."""
 
     code = "bad_parameter"
-
-
-class Unsupported(ProtocolError):
-    """A request that belongs to the protocol and that this server cannot fulfil."""
-
-    code = "unsupported"
 
 
 class BadOffer(ProtocolError):

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.config import Backend, Config, key_values
-from gateway.stored import served_folder
+from gateway.stored import served_folder, swap_options
+from gateway.swap_cluster import plan_swaps
 from serving.client import Recognizer
 from serving.local import LocalRecognizer
 
@@ -41,6 +42,7 @@ async def load_ray(config: Config) -> Recognizer:
     return await RayRecognizer.load(
         config.model.folder.absolute(),
         engine=_engine(config),
+        swap=swap_options(config),
         address=ray.address,
         app=ray.app,
         replicas=ray.replicas,
@@ -51,6 +53,7 @@ async def load_ray(config: Config) -> Recognizer:
         start_s=ray.start_s,
         tick_s=ray.tick_ms / 1000,
         deadline_s=ray.deadline_s,
+        **plan_swaps(config),
     )
 
 
@@ -60,7 +63,12 @@ async def load_configured(config: Config) -> Recognizer:
 
 
 async def load_served(config: Config) -> Recognizer:
-    """Load the configured model, or what took its place since in a swap."""
+    """Load the configured model, or what took its place since in a swap.
+
+    Replicas ask for the latter themselves, wherever they come up.
+    """
+    if config.serving.backend is Backend.RAY:
+        return await load_ray(config)
     async with served_folder(config) as folder:
         if folder != config.model.folder:
             _log.info("serving %s, which was swapped in for %s", folder, config.model.folder)

@@ -4,8 +4,9 @@ A session hands in one step at a time and the next when its result is back. The 
 number of sessions, first-come order is fair between them, and what arrives in the meantime becomes one larger step.
 
 Waking a thread costs more than many a step, so packets share rounds: the first one wakes the thread at once, and after
-a round it looks again only `_ROUND_S` later, unless a session has waited for the result to hand in more. Results return
-to the event loop in batches as well: it is woken once, however many steps finished.
+a round it looks again only `_ROUND_S` later, unless a session has waited for the result to hand in more. The steps of a
+round are run side by side (`pipeline.together`). Results return to the event loop in batches as well: it is woken once,
+however many steps finished.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pipeline.together import side_by_side
+from pipeline.vad import Step
+
 T = TypeVar("T")
 
-_ROUND_S = 0.010
+_ROUND_S = 0.020
 _TELL_S = 0.005  # results of a long round are not kept back for longer
+_SIDE_BY_SIDE = 16  # steps; what more would work on does not stay in the cache
 
 _Delivery = tuple[Callable[[Any], None], Any]
 
@@ -30,7 +35,7 @@ class MediaWorker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._steps: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        self._steps: deque[tuple[Step[Any], Callable[[Any], None]]] = deque()
         self._done: deque[_Delivery] = deque()
         self._due = threading.Event()
         self._asleep = False
@@ -42,6 +47,10 @@ class MediaWorker:
 
     def submit(self, step: Callable[[], T], deliver: Callable[[T | Exception], None]) -> None:
         """Run `step` on the worker's thread, then `deliver` its result, or what it raised, on the event loop."""
+        self.step(_asking_nothing(step), deliver)
+
+    def step(self, step: Step[T], deliver: Callable[[T | Exception], None]) -> None:
+        """Do the same with a step of a stream, which has no other under way."""
         self._steps.append((step, deliver))
         if self._asleep or self._delivering:
             self._due.set()
@@ -72,12 +81,9 @@ class MediaWorker:
     def _round(self) -> None:
         told = time.monotonic()
         while self._steps:
-            step, deliver = self._steps.popleft()
-            try:
-                result = step()
-            except Exception as error:
-                result = error
-            self._done.append((deliver, result))
+            due = [self._steps.popleft() for _ in range(min(len(self._steps), _SIDE_BY_SIDE))]
+            results = side_by_side([step for step, _ in due])
+            self._done.extend(zip((deliver for _, deliver in due), results, strict=True))
             if time.monotonic() - told > _TELL_S:
                 self._tell()
                 told = time.monotonic()
@@ -97,3 +103,8 @@ class MediaWorker:
                 deliver(result)
         finally:
             self._delivering = False
+
+
+def _asking_nothing(step: Callable[[], T]) -> Step[T]:
+    yield from ()
+    return step()

@@ -12,6 +12,7 @@ from gateway.terminal import LiveWords
 from gateway.transcribe import Transcriber
 from pipeline.audio import Pcm
 from pipeline.errors import MediaError
+from pipeline.hotwords import Hotword
 
 _RATE_HZ = 16_000
 _PACKET_S = 0.1
@@ -67,13 +68,14 @@ def recording(device: str | None) -> Iterator[Iterator[Pcm]]:
         yield iter(blocks.get, None)
 
 
-async def listen(config: Config, device: str | None, words: LiveWords) -> None:
+async def listen(config: Config, device: str | None, words: LiveWords, hotwords: tuple[Hotword, ...] = ()) -> None:
     """Show what is said into the microphone until the task is cancelled.
 
     Raises:
+        BadHotword: The model cannot spell a hotword.
         NoMicrophone: See `recording`.
         ModelError: The model cannot be served.
     """
     with recording(device) as blocks:
-        async with Transcriber.open(config) as transcriber:
+        async with Transcriber.open(config, hotwords) as transcriber:
             await transcriber.transcribe(blocks, _RATE_HZ, hear=words.hear)

@@ -63,6 +63,10 @@ class Operator:
         """
         return self._send(method, path, json=body)
 
+    def send(self, method: str, path: str, query: dict[str, str]) -> Any:
+        """Send a request without a body; see `ask`."""
+        return self._send(method, path, params=query)
+
     def upload(self, package: Path) -> str:
         """Send a package; return the digest that names it.
 
@@ -70,11 +74,20 @@ class Operator:
             GatewayUnreachable: Nobody answers.
             AdminRefused: The gateway refuses, or there is no such file.
         """
-        if not package.is_file():
-            raise AdminRefused(f"no package at {package}", "no_such_file")
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(package.stat().st_size)}
-        digest: str = self._send("POST", "/packages", content=_pieces(package), headers=headers)["package"]
+        digest: str = self.send_file("POST", "/packages", package)["package"]
         return digest
+
+    def send_file(self, method: str, path: str, file: Path, **query: str) -> Any:
+        """Send a file to a path of `/admin/v1` and return the answer.
+
+        Raises:
+            GatewayUnreachable: Nobody answers.
+            AdminRefused: The gateway refuses, or there is no such file.
+        """
+        if not file.is_file():
+            raise AdminRefused(f"there is no file {file}", "no_such_file")
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+        return self._send(method, path, content=_pieces(file), headers=headers, params=query)
 
     def _send(self, method: str, path: str, **how: Any) -> Any:
         try:

@@ -132,7 +132,7 @@ class Live:
         sessions, recognizer = self._sessions, self._sessions.recognizer
         controller = self._swapping.opened()
         swaps = [] if controller is None else controller.swaps()
-        swap = described(swaps[0]) | {"report": self._swapping.report(swaps[0].number)} if swaps else None
+        swap = described(swaps[0]) | {"report": await self._swapping.report(swaps[0].number)} if swaps else None
         return {
             "at": format_time(datetime.now(UTC)),
             "status": "shutting down" if sessions.draining else "ready" if recognizer else "loading the model",
@@ -153,7 +153,7 @@ class Live:
             served = {"name": info.name, "version": info.version, "revision": info.revision}
             models = [served | {"role": "active", "percent": 0.0, "leases": leases, "memory_mb": None, "cpu_ms": None}]
         for model in models:
-            swap = controller.log.swaps.active(model["name"]) if controller and model["role"] == "active" else None
+            swap = controller.active(model["name"]) if controller and model["role"] == "active" else None
             model["back"] = swap.facts.get("base", "") if swap is not None else ""
         return models
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum, auto
+from enum import IntEnum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,7 @@ _MARKERS = 32  # flushes that may wait at once
 _BURST_S = 2.0  # a live client may send its audio in pieces of this length
 
 
-class State(Enum):
+class State(IntEnum):
     """Where a session is in its life."""
 
     DETACHED = auto()  # no client, and no audio to come until one is back
@@ -60,7 +60,7 @@ class State(Enum):
     CLOSED = auto()  # nothing to come but what waits in the outbox
 
 
-class Event(Enum):
+class Event(IntEnum):
     """What can happen to a session."""
 
     ATTACHED = auto()
@@ -74,7 +74,7 @@ class Event(Enum):
     DRAINED = auto()
 
 
-class Action(Enum):
+class Action(IntEnum):
     """What the session does about it."""
 
     GREET = auto()
@@ -365,9 +365,8 @@ class Session:
             return
         self._stepping = True
         self._chain.recipe = self._line.model.contract.recipe  # of the next utterance
-        self._worker.submit(
-            partial(task.run, self._chain), partial(self._stepped, task if isinstance(task, Marker) else None)
-        )
+        marker = task if isinstance(task, Marker) else None
+        self._worker.step(task.run(self._chain), partial(self._stepped, marker))
 
     def _stepped(self, marker: Marker | None, result: list[ChainEvent] | Exception) -> None:
         self._stepping = False

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from gateway.errors import GatewayError
 from hotswap.errors import MissingExtra
 from hotswap.manifest import load_manifest
+from serving.local_swap import SwapOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gateway.config import Config
+    from hotswap.documents import Root
     from hotswap.store import Store, Stored
 
 
@@ -36,6 +38,37 @@ def open_store(config: Config) -> Store:
         return opened(config.swap.folder)
     except MissingExtra as error:
         raise SwapsUnavailable(f"the store cannot be opened: {error}") from error
+
+
+def trusted(config: Config) -> Root:
+    """Return whom a gateway trusts.
+
+    Raises:
+        SwapsUnavailable: Nobody.
+        BadKey: What should say so cannot be read.
+    """
+    from hotswap.intake import read_trust
+
+    given = config.swap.trust
+    pinned = open_store(config).root_path
+    if not given and not pinned.exists():
+        msg = f"nobody is trusted: set swap.trust, or pin a root in {pinned.parent} with 'asrgate models trust pin'"
+        raise SwapsUnavailable(msg)
+    return read_trust(Path(given).expanduser() if given else pinned)
+
+
+def swap_options(config: Config) -> SwapOptions:
+    """Return how models come and go."""
+    swap = config.swap
+    return SwapOptions(swap.rehearse, swap.prepare_s, swap.drain_s, swap.keep_previous_s, swap.memory_mb)
+
+
+def has_swapped(config: Config) -> bool:
+    """Return whether the store has something to say on what is to serve."""
+    configured = config.model.folder
+    home = configured if configured.is_dir() else configured.parent
+    log = config.swap.folder / "swaps" / "events.jsonl"
+    return log.exists() or _newer(config, home) is not None
 
 
 @contextlib.asynccontextmanager

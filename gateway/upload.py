@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from hotswap.durable import Disk
 from hotswap.errors import Refused
+from hotswap.inbox import SUFFIX
 
 if TYPE_CHECKING:
     from fastapi import Request
 
-SUFFIX = ".smmod"
 _LONGEST_BYTES = 2**32
 
 
-async def receive(request: Request, folder: Path) -> tuple[str, int]:
-    """Write the body of a request into `folder/SHA256.smmod`; half of one leaves nothing.
+async def receive(request: Request, folder: Path, suffix: str = SUFFIX) -> tuple[str, int]:
+    """Write the body of a request into `folder/SHA256.smmod`, or with another suffix; half of one leaves nothing.
 
     Returns:
         Its digest and its length.
@@ -35,13 +35,13 @@ async def receive(request: Request, folder: Path) -> tuple[str, int]:
             digest.update(piece)
             await asyncio.to_thread(part.write, piece)
         part.flush()
-        await asyncio.to_thread(_keep, Path(part.name), folder / f"{digest.hexdigest()}{SUFFIX}")
+        await asyncio.to_thread(_keep, Path(part.name), folder / f"{digest.hexdigest()}{suffix}")
     return digest.hexdigest(), size
 
 
 def _check(size: int) -> None:
     if size > _LONGEST_BYTES:
-        raise Refused("length", f"a package has at most {_LONGEST_BYTES} bytes")
+        raise Refused("length", f"it may have at most {_LONGEST_BYTES} bytes")
 
 
 def _keep(part: Path, target: Path) -> None:

@@ -11,6 +11,8 @@ HotswapError
 |   +-- SwapBusy     another swap of this model is under way
 |   +-- SwapRefused  the step is not possible now, or a gate said no
 |   +-- NoSuchSwap   no swap has this number
+|   +-- ReplicaGone  a place that ran models does not answer any more
++-- WordsChanged     somebody else replaced the words in the meantime
 +-- StoreError
     +-- NotStored    no such model or revision in the store
     +-- StoreFull    no room for the next byte (retryable)
@@ -41,6 +43,10 @@ class Refused(HotswapError):
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(f"{rule}: {reason}")
         self.rule = rule
+        self._reason = reason
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
+        return Refused, (self.rule, self._reason)
 
 
 class BadKey(HotswapError, ConfigError):
@@ -96,6 +102,19 @@ class NoSuchSwap(SwapError):
     """No swap has this number."""
 
     code = "no_such_swap"
+
+
+class ReplicaGone(SwapError):
+    """The place has died, left or fallen silent; what takes its place is brought level when it comes up."""
+
+    code = "replica_gone"
+    retryable = True
+
+
+class WordsChanged(HotswapError):
+    """What was to be changed is not what holds any more; the message says whose doing that is."""
+
+    code = "words_changed"
 
 
 class StoreError(HotswapError):

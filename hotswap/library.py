@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hotswap import trust
 from hotswap.documents import Root
@@ -98,9 +99,20 @@ class Library:
         current = self._store.current_revision(name)
         return None if current is None else self._store.at(name, current)
 
-    def revision(self, name: str, revision: int) -> Stored:
-        """Return a revision that is known to be there."""
-        return self._store.at(name, revision)
+    def serving_revision(self, name: str) -> int:
+        """Return the revision that serves under a name, 0 where nothing does."""
+        return self._store.current_revision(name) or 0
+
+    def bytes_of(self, swap: Swap) -> Stored:
+        """Return a revision with the bytes of a swap; that of a way back has them under its old number until it serves.
+
+        Raises:
+            SwapRefused: They are not there any more.
+        """
+        stored = self._at(swap.name, swap.revision) or self._store.with_digest(swap.name, str(swap.facts["digest"]))
+        if stored is None:
+            raise SwapRefused(f"the bytes of {swap.title} are not in the store any more")
+        return stored
 
     def way_back(self, bad: Swap) -> tuple[Stored, int]:
         """Find what served before a swap, and the revision under which it may serve again.
@@ -123,19 +135,19 @@ class Library:
             SwapRefused: The old bytes are not there any more.
             StoreError: The disk is full, or another process is writing.
         """
-        store, stored = self._store, self._at(swap.name, swap.revision)
-        if stored is None:
-            old = store.with_digest(swap.name, str(swap.facts["digest"]))
-            if old is None:
-                msg = f"the bytes of {swap.title} are not in the store any more"
-                raise SwapRefused(msg)
-            with store.checkout(old) as folder:
-                model = replace(old.manifest, revision=swap.revision)
+        store, stored = self._store, self.bytes_of(swap)
+        if stored.manifest.revision != swap.revision:
+            with store.checkout(stored) as folder:
+                model = replace(stored.manifest, revision=swap.revision)
                 stored = install_folder(store, folder, model, activate=False)
         if not stored.current:
             put_in_use(store, stored)
         with store.writing():
-            store.collect()
+            store.collect(needed=str(swap.facts.get("base_digest", "")))
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Describe every revision, for people and their programs."""
+        return listed(self._store)
 
     def _at(self, name: str, revision: int) -> Stored | None:
         return self._store.at(name, revision) if revision in self._store.revisions(name) else None
@@ -149,3 +161,18 @@ class Library:
         known = self._store.with_digest(model.name, model.digest)
         if known is None and model.revision > self._store.highest_revision(model.name):
             install_folder(self._store, folder, model, activate=True)
+
+
+def listed(store: Store) -> list[dict[str, Any]]:
+    """Describe every revision in a store, for people and their programs."""
+    found = [store.at(name, revision) for name in store.names() for revision in store.revisions(name)]
+    return [
+        {
+            "reference": stored.reference,
+            "version": str(stored.manifest.version),
+            "digest": stored.manifest.digest,
+            "current": stored.current,
+            "bytes": stored.manifest.size_bytes,
+        }
+        for stored in found
+    ]

@@ -1,12 +1,13 @@
 """What a controller asks of each place that runs models: a process of the gateway, or a replica in a cluster.
 
 Everything here pickles. All calls of one swap bear its ticket, and each may come twice: a controller that is not sure
-whether it was heard says it again.
+whether it was heard says it again. Each of them raises `ReplicaGone` where nobody is there any more.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class ResidentInfo:
         leases: Utterances that it decodes now.
         memory_mb: What it takes, by the size of its files.
         cpu_ms: CPU time of its steps, milliseconds per second of audio.
+        ticket: Of the swap that a standby is for.
     """
 
     name: str
@@ -74,6 +76,27 @@ class ResidentInfo:
     leases: int
     memory_mb: float
     cpu_ms: float
+    ticket: str = ""
+
+
+def merged(residents: Iterable[ResidentInfo]) -> list[tuple[ResidentInfo, int]]:
+    """Put together what several replicas have in memory: each model in each role once, and on how many replicas."""
+    alike: dict[tuple[str, int, str, str], list[ResidentInfo]] = {}
+    for one in residents:
+        alike.setdefault((one.name, one.revision, one.digest, one.role), []).append(one)
+    return [
+        (
+            replace(
+                ones[0],
+                percent=max(one.percent for one in ones),
+                leases=sum(one.leases for one in ones),
+                memory_mb=round(sum(one.memory_mb for one in ones), 1),
+                cpu_ms=max(one.cpu_ms for one in ones),
+            ),
+            len(ones),
+        )
+        for ones in alike.values()
+    ]
 
 
 class Replica(Protocol):
@@ -117,4 +140,12 @@ class Replica(Protocol):
 
     async def residents(self) -> list[ResidentInfo]:
         """Describe the models in memory."""
+        ...
+
+    async def host(self, folder: Path) -> object:
+        """Load one more model, or one more revision of one, for streams that choose it.
+
+        Raises:
+            AsrgateError: It cannot be loaded, or there is no room for it.
+        """
         ...

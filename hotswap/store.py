@@ -289,8 +289,12 @@ class Store:
         """Store the root of trust; call inside `writing`, after `hotswap.trust` has accepted it."""
         self.disk.replace(self.root_path, [signed_root])
 
-    def collect(self, keep: int = KEPT_REVISIONS) -> Collected:
+    def collect(self, keep: int = KEPT_REVISIONS, needed: str = "") -> Collected:
         """Remove all but the revision in use and the newest `keep` valid ones; call inside `writing`.
+
+        Args:
+            keep: How many stay.
+            needed: Digest of a model that stays as well, for a way back to it.
 
         Damaged revisions go as well, unless they are in use. Files that no revision needs any more go last.
         """
@@ -298,7 +302,8 @@ class Store:
         for name in self.names():
             current = self.current_revision(name)
             valid = [revision for revision in self.revisions(name) if self._intact(name, revision)]
-            kept = {*valid[:keep], current}
+            back = next((revision for revision in valid if self.at(name, revision).manifest.digest == needed), None)
+            kept = {*valid[:keep], current, back}
             doomed = [revision for revision in self.revisions(name) if revision not in kept]
             if doomed:
                 self.disk.replace(self._models / name / "seen", [str(self.highest_revision(name)).encode()])

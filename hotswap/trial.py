@@ -84,10 +84,9 @@ class Observer:
     def beside(self, name: str, stream: str, utterance: int) -> str:
         """Return the choice of a candidate to run an utterance of a model on as well; empty for none."""
         trial = self.trial
-        if trial is None or not trial.shadow or name != trial.ticket.name:
+        if trial is None or name != trial.ticket.name:
             return ""
-        asked = place(f"beside {name}", trial.ticket.revision, f"{stream} {utterance}") < trial.shadow
-        return f"{name}@{trial.ticket.revision}" if asked else ""
+        return beside(name, trial.ticket.revision, trial.shadow, stream, utterance)
 
     def observe(self, outcome: Outcome) -> None:
         """Take note of an utterance."""
@@ -104,3 +103,16 @@ class Observer:
             if trial is not None and trial.number == number:
                 return {measure: asdict(seen) for measure, seen in trial.experiment.report().items() if seen.counts[1]}
         return {}
+
+
+def beside(name: str, revision: int, percent: float, stream: str, utterance: int) -> str:
+    """Return the choice of a candidate to run an utterance on as well, empty for those that are not of its share.
+
+    Args:
+        name: Of the model.
+        revision: Of the candidate.
+        percent: Share of utterances that run on it.
+        stream: Name of the stream.
+        utterance: Its number in the stream.
+    """
+    return f"{name}@{revision}" if place(f"beside {name}", revision, f"{stream} {utterance}") < percent else ""

@@ -8,6 +8,7 @@ AsrgateError
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,8 @@ def read_arrays(path: Path, version: int, error: type[LanguageError]) -> dict[st
         LanguageError: As `error`; there is no such file, it is damaged, or of another version.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        with zipfile.ZipFile(path) as file:  # at once and not in pieces, as `np.load` does: a quarter less time
+            found = {name.removesuffix(".npy"): _array(file.read(name)) for name in file.namelist()}
         written = int(found[_VERSION])
     except _DAMAGE as reason:
         raise error(
@@ -53,6 +54,11 @@ def read_arrays(path: Path, version: int, error: type[LanguageError]) -> dict[st
         ) from None
     if written != version:
         raise error(f"{path} has version {written}, this program reads {version}; make it again, or update the program")
+    return found
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     return found
 
 

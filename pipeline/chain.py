@@ -23,7 +23,17 @@ from pipeline.endpoint import DEFAULT_RULES, EndpointRule, endpoint
 from pipeline.intake import Intake
 from pipeline.payload import open_decoder
 from pipeline.utterance import SAMPLE_RATE_HZ, Piece, Recipe, UtteranceWindows
-from pipeline.vad import DEFAULT_HYSTERESIS, FRAME_SAMPLES, Hysteresis, Phase, SpeechDetector, VadModel, VadState
+from pipeline.vad import (
+    DEFAULT_HYSTERESIS,
+    FRAME_SAMPLES,
+    Hysteresis,
+    Phase,
+    SpeechDetector,
+    Step,
+    VadModel,
+    VadState,
+    alone,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +118,7 @@ class Chain:
     Attributes:
         format: As given.
         recipe: May be set at any time; the next utterance follows it.
-        input_rate_hz: Rate of the audio that `decode` gives and `push_pcm` takes.
+        input_rate_hz: Rate of the audio that `decode` gives and `pushing_pcm` takes.
         received_bytes: Payload bytes decoded.
 
     Raises:
@@ -150,7 +160,15 @@ class Chain:
         return self._taken / self.input_rate_hz
 
     def push(self, payload: bytes, now: float) -> list[ChainEvent]:
-        """Take the next bytes.
+        """Run `pushing` by itself."""
+        return alone(self.pushing(payload, now))
+
+    def flush(self, now: float, reason: str) -> list[ChainEvent]:
+        """Run `flushing` by itself."""
+        return alone(self.flushing(now, reason))
+
+    def pushing(self, payload: bytes, now: float) -> Step[list[ChainEvent]]:
+        """Take the next bytes. The step must be run to its end before the next one begins.
 
         Args:
             payload: Bytes of the stream's format: whole samples, a packet, or any part of a container.
@@ -159,33 +177,33 @@ class Chain:
         Raises:
             MediaError: They cannot be that; no audio was taken, and only a stream of samples or packets may go on.
         """
-        return self.push_pcm(self.decode(payload), now)
+        return (yield from self.pushing_pcm(self.decode(payload), now))
 
     def decode(self, payload: bytes) -> Pcm:
-        """Decode the next bytes to float32[n], `input_rate_hz` mono, in [-1, 1], for `push_pcm`; raises MediaError."""
+        """Decode the next bytes to float32[n], `input_rate_hz` mono, in [-1, 1], as `pushing_pcm` takes it."""
         pcm = self._decoder.decode(payload)
         self.received_bytes += len(payload)
         return pcm
 
-    def push_pcm(self, pcm: Pcm, now: float) -> list[ChainEvent]:
+    def pushing_pcm(self, pcm: Pcm, now: float) -> Step[list[ChainEvent]]:
         """Take the next samples: float32[n], `input_rate_hz` mono, in [-1, 1], finite."""
         self._taken += len(pcm)
-        return self._hear(self._intake.push(pcm), now)
+        return (yield from self._hearing(self._intake.push(pcm), now))
 
-    def flush(self, now: float, reason: str) -> list[ChainEvent]:
+    def flushing(self, now: float, reason: str) -> Step[list[ChainEvent]]:
         """Take everything pushed so far to its end, and end the open utterance, if there is one, for this reason."""
-        events = self._hear(self._intake.flush(), now)
+        events = yield from self._hearing(self._intake.flush(), now)
         if self._open is not None:
             end = self._position + len(self._audio)
             silence_s = 0.0 if self._detector is None else _silence_s(self._detector.state, end)
             events += self._end(self._open, end, silence_s, reason, now)
         return events
 
-    def _hear(self, pcm: Pcm, now: float) -> list[ChainEvent]:
+    def _hearing(self, pcm: Pcm, now: float) -> Step[list[ChainEvent]]:
         self._audio = np.concatenate((self._audio, pcm))
         events: list[ChainEvent] = []
         if self._detector is not None:
-            for heard in self._detector.push(pcm):
+            for heard in (yield from self._detector.hearing(pcm)):
                 events += self._follow(heard, now)
         elif self._open is None and len(self._audio):
             events.append(self._begin(self._position, self._position))

@@ -6,7 +6,6 @@ difference of its log-probability and the blank's among the frames where the wor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,15 +20,6 @@ PHONES_PER_PIECE = 2
 
 _BEFORE, _AFTER = 1, 2  # piece frames around a word's phones in which its pieces may be said; they come late
 _LONGEST = 32  # piece frames; of a longer word the end counts
-
-
-def spell(spellings: Mapping[int, tuple[int, ...]], blank: int) -> Ints:
-    """Return int64[words, longest], the pieces of each word id, filled up with blanks."""
-    longest = max(map(len, spellings.values()), default=0)
-    table = np.full((max(spellings, default=-1) + 1, longest), blank)
-    for word, pieces in spellings.items():
-        table[word, : len(pieces)] = pieces
-    return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,7 +95,7 @@ class Fbank:
     def __init__(self, spec: FeatureSpec = NEMO_LOGMEL) -> None:
         self.spec = spec
         window = analysis_window(spec)
-        self._window: Pcm = (window * spec.sample_scale).astype(np.float32)
+        self._window: Pcm = (window * spec.sample_scale * spec.fft_size).astype(np.float32)
         self._dc_gain = np.float32((1.0 - spec.preemphasis) / spec.length_samples)
         self._mel: Frames = np.ascontiguousarray(mel_filters(spec).T.astype(np.float32))
 
@@ -163,7 +163,7 @@ class Fbank:
         if spec.remove_dc:
             framed = framed - self._framed(span, count).sum(axis=1, keepdims=True) * self._dc_gain
         np.multiply(framed, self._window, out=padded[:count, :length])
-        spectrum = np.fft.rfft(padded, axis=1)
+        spectrum = np.fft.rfft(padded, norm="forward")  # numpy scales by 1 / size in single precision, by 1 in double
         power = np.square(spectrum.real)
         power += np.square(spectrum.imag)
         mel = power.reshape(-1, _TILE_FRAMES, power.shape[1]) @ self._mel

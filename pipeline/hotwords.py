@@ -34,15 +34,22 @@ class Hotword:
     Attributes:
         phrase: As somebody would write it, digits spelled out.
         weight: How much it is favoured, in multiples of what is usual; above 0.
+        sounds: How it sounds, see `pipeline.phraselist`; empty where its letters say so.
     """
 
     phrase: str
     weight: float = 1.0
+    sounds: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
         """Its words as the graph reads them, lower case; a Chinese character is one."""
         return _spelled(self.phrase).strip(WORD_START).split(WORD_START)
+
+    @property
+    def key(self) -> str:
+        """The same for the same phrase, however it is written."""
+        return _spelled(self.phrase)
 
 
 def read_hotwords(phrases: Iterable[str]) -> tuple[Hotword, ...]:

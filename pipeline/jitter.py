@@ -247,7 +247,6 @@ class JitterBuffer:
         """Fill the hole in front of `head`: extrapolate its beginning, recover its end, silence between."""
         self._move(_Signal.CONCEDED)
         missing = head.sequence - self._next
-        self.stats.holes += 1
         self.stats.lost += missing
         self._conceded.extend(range(max(self._next, head.sequence - _RECENT), head.sequence))
         self._next = head.sequence

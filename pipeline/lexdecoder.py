@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.decoding import Emissions, GreedyDecoder, GreedyState, has_word, share
 from pipeline.hypothesis import HeardWord
 from pipeline.lexbeam import LexiconBeam, LexiconState
+from pipeline.lexicon import widened
 from pipeline.phrases import PhraseBeam, phrase_of
 from pipeline.speller import UNCALIBRATED, Calibration, Speller
 from pipeline.transcript import Heard, Word
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _READINGS = 16
 _BIASED_BEAMS = 32
+_PHRASES = 4096
 _LATE_S = (0.08, 0.24)  # how long before a word's start and after its end its pieces may come
 _UNWITNESSED = -0.6
 _UNHEARD = -2.0
@@ -73,13 +75,24 @@ class LexiconDecoder:
         self._witness = GreedyDecoder(model)
         self._clock = Speller(model)
         self._calibration = calibration
+        self._model, self._lexicon, self._letter_weight = model, lexicon, letter_weight
         base = LexiconBeam(lexicon, ngram)
+        phrase = lru_cache(_PHRASES)(lambda hotword: phrase_of(hotword, lexicon, ngram, letter_weight))
 
         def beam_for(hotwords: tuple[Hotword, ...]) -> LexiconBeam:
-            phrases = [phrase_of(hotword, lexicon, ngram, letter_weight) for hotword in hotwords]
+            phrases = [found for hotword in hotwords if (found := phrase(hotword)) is not None]
             return PhraseBeam(base, phrases) if phrases else base
 
         self._beam_for = lru_cache(_BIASED_BEAMS)(beam_for)
+
+    def with_ngram(self, ngram: Ngram) -> LexiconDecoder:
+        """Return a decoder with another n-gram; words of it that the lexicon lacks sound as their letters do.
+
+        Raises:
+            LanguageError: The lexicon has none of its words, or lacks more of them than can be guessed.
+        """
+        lexicon = widened(self._lexicon, ngram)
+        return LexiconDecoder(self._model, lexicon, ngram, self._calibration, self._letter_weight)
 
     def initial(self, hotwords: tuple[Hotword, ...] = ()) -> LexiconDecoding:
         """See `Decoder.initial`."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.arrays import LanguageError, pack_lines, read_arrays, unpack_lines, write_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -27,6 +28,7 @@ Ints = NDArray[np.int64]
 
 _VERSION = 1
 _CODES = 256
+_AT_ONCE = 1 << 16  # contexts: while `repeat` runs no other thread does
 
 
 class NgramError(LanguageError):
@@ -63,11 +65,10 @@ class Ngram:
                 f"must be some of each, and at most {MAX_WORDS} words; train the n-gram again"
             )
         object.__setattr__(self, "_ids", {word: index for index, word in enumerate(self.words)})
-        after = (self.bigrams & 0xFFFF).astype(np.int32)
-        contexts = self.trigrams >> 16
-        contexts = contexts[np.flatnonzero(np.diff(contexts, prepend=-1))]
-        after[contexts] = len(self.words) + contexts
-        object.__setattr__(self, "_after", after)
+        goes_on = np.zeros(len(self.bigrams), bool)
+        goes_on[self.trigrams >> 16] = True
+        longer = np.arange(len(self.words), len(self.words) + len(self.bigrams), dtype=np.int32)
+        object.__setattr__(self, "_after", np.where(goes_on, longer, (self.bigrams & 0xFFFF).astype(np.int32)))
 
     @cached_property
     def start(self) -> int:
@@ -82,6 +83,10 @@ class Ngram:
     def word_id(self, word: str) -> int:
         """Return the id of a word, that of `<unk>` for one that is not known."""
         return self._ids.get(word, self._ids[UNKNOWN])
+
+    def word_ids(self, words: Iterable[str]) -> Ints:
+        """Return int64[n], the ids of words; -1 for one that is not known."""
+        return np.array([self._ids.get(word, -1) for word in words], np.int64)
 
     def __contains__(self, word: str) -> bool:
         return word in self._ids
@@ -172,8 +177,14 @@ def _find(keys: NDArray[Any], wanted: NDArray[Any]) -> tuple[Ints, NDArray[np.bo
 
 def _keys(counts: NDArray[Any], words: NDArray[np.uint16]) -> Ints:
     """Return `context << 16 | word`, where `counts` says how many words each context has."""
-    contexts = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    return contexts << 16 | words
+    keys, at = np.empty(len(words), np.int64), 0
+    for first in range(0, len(counts), _AT_ONCE):
+        part = counts[first : first + _AT_ONCE]
+        repeated = np.repeat(np.arange(first, first + len(part)) << 16, part)
+        keys[at : at + len(repeated)] = repeated
+        at += len(repeated)
+    keys |= words
+    return keys
 
 
 def _pack(words: NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.lexbeam import LexiconBeam
 from pipeline.lexicon import Tree
-from pipeline.spelling import WORD_START
+from pipeline.phraselist import sounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,34 +42,28 @@ class Phrase:
     worth: float
 
 
-def phrase_of(hotword: Hotword, lexicon: Lexicon, ngram: Ngram, letter_weight: float) -> Phrase:
-    """Say how a hotword sounds and what it is worth, `letter_weight` nats a letter."""
+def phrase_of(hotword: Hotword, lexicon: Lexicon, ngram: Ngram, letter_weight: float) -> Phrase | None:
+    """Say how a hotword sounds and what it is worth, `letter_weight` nats a letter; None where it has no sound."""
     words = hotword.words
-    spoken = itertools.product(*(lexicon.pronounce(word, _VARIANTS) for word in words))
+    spoken = [sound for text in hotword.sounds or (" ".join(words),) for sound in _spoken(text, lexicon)]
+    if not spoken:
+        return None
     return Phrase(
         " ".join(words),
-        tuple(tuple(itertools.chain(*phones)) for phones in itertools.islice(spoken, _COMBINATIONS)),
-        tuple(
-            piece for word in words for piece in lexicon.spellings.get(word) or shortest_spelling(word, lexicon.pieces)
-        ),
+        tuple(dict.fromkeys(spoken)),
+        tuple(piece for word in words for piece in lexicon.spell(word)),
         ngram.word_id(words[-1]),
         hotword.weight * letter_weight * sum(map(len, words)),
     )
 
 
-def shortest_spelling(word: str, pieces: Sequence[str]) -> tuple[int, ...]:
-    """Spell a word with the fewest pieces; with none where they cannot."""
-    ids = {piece: index for index, piece in enumerate(pieces)}
-    marked = WORD_START + word
-    spelled: list[tuple[int, ...] | None] = [()]
-    for end in range(1, len(marked) + 1):
-        ways = [
-            (*before, ids[marked[start:end]])
-            for start, before in enumerate(spelled)
-            if before is not None and marked[start:end] in ids
-        ]
-        spelled.append(min(ways, key=len, default=None))
-    return spelled[-1] or ()
+def _spoken(text: str, lexicon: Lexicon) -> list[Phones]:
+    """Return the phone ids of the ways to say words, or of phones between slashes."""
+    phones = sounded(text)
+    if phones is not None:
+        return [tuple(map(lexicon.phones.index, phones))]
+    ways = itertools.product(*(lexicon.pronounce(word, _VARIANTS) for word in text.split()))
+    return [tuple(itertools.chain(*way)) for way in itertools.islice(ways, _COMBINATIONS)]
 
 
 class PhraseBeam(LexiconBeam):
@@ -82,7 +76,7 @@ class PhraseBeam(LexiconBeam):
         vars(self).update(vars(base))
         known = len(self._texts)
         spoken = [(known + at, phones) for at, phrase in enumerate(phrases) for phones in phrase.pronunciations]
-        tree = Tree.build(spoken, self._blank)
+        tree = Tree.of(spoken, self._blank)
         self._second_roots = len(self._tree.label)
         self._tree = self._tree.beside(tree)
         self._texts = (*self._texts, *(phrase.text for phrase in phrases))

@@ -10,15 +10,17 @@ the quietest recent frames and takes that noise out. Time is counted in frames, 
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Protocol
+from enum import IntEnum, auto
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import webrtcvad
 from numpy.typing import NDArray
 
 Pcm = NDArray[np.float32]
+T = TypeVar("T")
 
 SAMPLE_RATE_HZ = 16000
 FRAME_SAMPLES = 320
@@ -26,7 +28,7 @@ FRAME_S = FRAME_SAMPLES / SAMPLE_RATE_HZ
 _LOWEST_POWER = 1e-7  # -70 dB: digital silence must not make the faintest hiss after it loud
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """What the stream is in after a frame."""
 
     SILENCE = auto()
@@ -35,7 +37,7 @@ class Phase(Enum):
     HANGOVER = auto()  # perhaps a pause inside a word
 
 
-class Cue(Enum):
+class Cue(IntEnum):
     """What a frame says."""
 
     VOICED = auto()
@@ -89,6 +91,33 @@ class VadModel(Protocol):
         ...
 
 
+class Ask(NamedTuple):
+    """What a step of a stream asks in its middle, so that whoever runs it may answer many streams at once.
+
+    Attributes:
+        model: The stream's own.
+        frames: What it is to judge; the answer is what `VadModel.judge` returns.
+    """
+
+    model: VadModel
+    frames: Pcm
+
+
+Step = Generator[Ask, list[bool], T]
+"""A step of a stream under way; `alone` or `pipeline.together` runs it."""
+
+
+def alone(step: Step[T]) -> T:
+    """Run a step by itself."""
+    try:
+        ask = next(step)
+        while True:
+            ask = step.send(ask.model.judge(ask.frames))
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
 class WebRtcVad:
     """The WebRTC voice activity detector.
 
@@ -112,8 +141,7 @@ def to_int16(pcm: Pcm) -> NDArray[np.int16]:
     return samples
 
 
-@dataclass(frozen=True, slots=True)
-class VadState:
+class VadState(NamedTuple):
     """What is known after a frame.
 
     Attributes:
@@ -161,6 +189,10 @@ class SpeechDetector:
         self._floor_db = hysteresis.floor_start_db
 
     def push(self, pcm: Pcm) -> list[VadState]:
+        """Run `hearing` by itself."""
+        return alone(self.hearing(pcm))
+
+    def hearing(self, pcm: Pcm) -> Step[list[VadState]]:
         """Hear the next samples.
 
         Args:
@@ -177,7 +209,8 @@ class SpeechDetector:
         frames = signal[: count * FRAME_SAMPLES].reshape(count, FRAME_SAMPLES)
         levels = np.einsum("ij,ij->i", frames, frames).tolist()
         states = []
-        for level, speech in zip(levels, self._model.judge(frames), strict=True):
+        verdicts = yield Ask(self._model, frames)
+        for level, speech in zip(levels, verdicts, strict=True):
             loud = self._above_floor(level / FRAME_SAMPLES)
             self.state = advance(loud and speech, self.state, self._hysteresis)
             states.append(self.state)

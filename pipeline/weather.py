@@ -19,7 +19,6 @@ class JitterStats:
         duplicate: Packets that were here before.
         overflow: Packets that found no room.
         lost: Packets conceded.
-        holes: Holes conceded.
         concealed_ms: Audio extrapolated, or recovered by FEC.
         silence_ms: Silence put in.
         trimmed_ms: Silence left out to make up for a pause that was none.
@@ -31,7 +30,6 @@ class JitterStats:
     duplicate: int = 0
     overflow: int = 0
     lost: int = 0
-    holes: int = 0
     concealed_ms: float = 0.0
     silence_ms: float = 0.0
     trimmed_ms: float = 0.0

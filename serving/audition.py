@@ -39,7 +39,7 @@ async def _hear(recognizer: LocalRecognizer, resident: Resident, golden: Golden)
             over.set_result(update)
 
     began = time.monotonic()
-    lease = recognizer.open_on(resident, hear, live=False, chosen=True)
+    lease = recognizer.open_on(resident, hear, live=False, chosen=True, hotwords=None)
     try:
         for chunk in chunks:
             recognizer.push(lease, chunk)

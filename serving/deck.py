@@ -28,7 +28,7 @@ class Deck:
         self._retired: set[Engine] = set()
         self._lost: Updates = []
 
-    def open(self, lease: int, engine: Engine, live: bool, hotwords: tuple[Hotword, ...] = ()) -> None:
+    def open(self, lease: int, engine: Engine, live: bool, hotwords: tuple[Hotword, ...] | None = ()) -> None:
         """Open a lease on an engine that was not retired."""
         self._homes[lease] = engine
         self._leases[engine] += 1

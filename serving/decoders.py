@@ -10,6 +10,7 @@ Without a word on the kind, a model is decoded by its lexicon if it has one, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,13 +21,16 @@ from models.contract import ModelContract
 from models.errors import ModelCorrupt
 from pipeline.beam import BeamOptions
 from pipeline.decoding import BeamDecoder, Decoder, DecoderKind, DecoderOptions, GreedyDecoder
-from pipeline.errors import ConfigError
+from pipeline.errors import BadHotword, ConfigError
 from pipeline.hotwords import Hotword
 from pipeline.lexdecoder import LexiconDecoder
 from pipeline.lexicon import Lexicon
 from pipeline.ngram import Ngram
+from pipeline.phraselist import merged, read_phrases, write_phrase
 from pipeline.speller import Calibration
+from pipeline.spelling import alphabet
 from pipeline.wordmodel import NgramWords
+from serving.vocabulary import ServedNgram, Vocabulary
 
 _NOTES, _NGRAM, _LEXICON = "decoder.json", "ngram.npz", "lexicon.npz"
 _KINDS = (DecoderKind.GREEDY, DecoderKind.BEAM, DecoderKind.LEXICON)
@@ -37,23 +41,72 @@ class Decoders:
     """What streams of one model are decoded with.
 
     Attributes:
+        contract: The model.
         kind: The plain one.
-        plain: For a stream without hotwords.
+        plain: For a stream without phrases.
         biased: For a stream with some.
+        language: Digest of the model's own n-gram; empty where words are not searched with one.
+        phrases: Those of the vocabulary that this model can write.
+        ngram: That of the vocabulary, where it is in use.
+        own: The decoders without a vocabulary; None where there is none.
     """
 
+    contract: ModelContract
     kind: DecoderKind
     plain: Decoder[Any]
     biased: Decoder[Any]
+    language: str = ""
+    phrases: tuple[Hotword, ...] = ()
+    ngram: ServedNgram | None = None
+    own: Decoders | None = None
 
-    def choose(self, hotwords: tuple[Hotword, ...]) -> Decoder[Any]:
-        """Return the decoder of a stream with these hotwords."""
-        return self.biased if hotwords else self.plain
+    def begin(self, hotwords: tuple[Hotword, ...] | None) -> tuple[Decoder[Any], Any]:
+        """Return the decoder of an utterance and its state.
+
+        Args:
+            hotwords: The stream's own phrases; None leaves the vocabulary out as well.
+        """
+        if hotwords is None:
+            plain = (self.own or self).plain
+            return plain, plain.initial()
+        phrases = merged(self.phrases, hotwords) if hotwords else self.phrases
+        decoder = self.biased if phrases else self.plain
+        return decoder, decoder.initial(phrases)
+
+    def given(self, vocabulary: Vocabulary) -> Decoders:
+        """Return decoders with another vocabulary, as much of it as this model can use.
+
+        An n-gram takes a third of a second: use another thread.
+
+        Raises:
+            LanguageError: The n-gram cannot be read, or is for other words.
+        """
+        own = self.own or self
+        wanted = vocabulary.ngram
+        ngram = wanted if wanted is not None and wanted.instead_of == own.language else None
+        if ngram == self.ngram:
+            plain, biased = self.plain, self.biased
+        elif ngram is not None and isinstance(own.plain, LexiconDecoder):
+            plain = biased = own.plain.with_ngram(Ngram.load(ngram.path))
+        else:
+            plain, biased = own.plain, own.biased
+        phrases = tuple(phrase for phrase in vocabulary.phrases if own.can_write(phrase))
+        new = replace(own, plain=plain, biased=biased, phrases=phrases, ngram=ngram, own=own)
+        new.begin(())  # what phrases need is made now, and not in the first utterance
+        return new
+
+    def can_write(self, phrase: Hotword) -> bool:
+        """Say whether the model has the letters and phones of a phrase."""
+        try:
+            read_phrases([write_phrase(phrase)], alphabet(self.contract.vocabulary), self.contract.phones[:-1])
+        except BadHotword:
+            return False
+        return True
 
 
 def plain_decoders(contract: ModelContract) -> Decoders:
     """Return the decoders of a model of which nothing is known but its contract."""
-    return Decoders(DecoderKind.GREEDY, GreedyDecoder(contract), BeamDecoder(contract))
+    return Decoders(contract, DecoderKind.GREEDY, GreedyDecoder(contract), BeamDecoder(contract))
 
 
 def load_decoders(folder: Path, contract: ModelContract, options: DecoderOptions) -> Decoders:
@@ -70,9 +123,15 @@ def load_decoders(folder: Path, contract: ModelContract, options: DecoderOptions
         kind = notes.kind or (DecoderKind.LEXICON if _has_lexicon(folder, contract) else DecoderKind.GREEDY)
     plain = load_decoder(kind, folder, contract, options, notes.calibration(kind))
     if kind != DecoderKind.GREEDY:
-        return Decoders(kind, plain, plain)
-    beam = DecoderKind.BEAM
-    return Decoders(kind, plain, load_decoder(beam, folder, contract, options, notes.calibration(beam)))
+        language = _digest(folder / _NGRAM) if kind == DecoderKind.LEXICON else ""
+        return Decoders(contract, kind, plain, plain, language)
+    beam = load_decoder(DecoderKind.BEAM, folder, contract, options, notes.calibration(DecoderKind.BEAM))
+    return Decoders(contract, kind, plain, beam)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_decoder(

@@ -50,6 +50,7 @@ class Engine:
 
     Attributes:
         stepper: The model.
+        decoders: What utterances that are opened from now on are decoded with; any thread may replace it.
         meter: How busy it has been; any thread may read it.
     """
 
@@ -58,7 +59,7 @@ class Engine:
         stepper: Stepper,
         decoders: Decoders | None = None,
         *,
-        max_wait_ms: float = 10.0,
+        max_wait_ms: float = 80.0,
         budget_ms: float = 100.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,17 +67,16 @@ class Engine:
         self.stepper = stepper
         self.meter = StepMeter(clock())
         self._clock = clock
-        self._decoders = decoders or plain_decoders(stepper.contract)
+        self.decoders = decoders or plain_decoders(stepper.contract)
         self._slots = SlotPool(stepper.slots)
         self._scheduler = Scheduler(stepper.max_batch, max_wait_ms / 1000, budget_ms / 1000, stepper.buckets)
         self._utterances: dict[int, _Utterance] = {}
         self._line: deque[int] = deque()
         self._updates: list[tuple[int, Update]] = []
 
-    def open(self, lease: int, live: bool = True, hotwords: tuple[Hotword, ...] = ()) -> None:
-        """Give the lease a slot, or a place in the line for one."""
-        decoder = self._decoders.choose(hotwords)
-        self._utterances[lease] = _Utterance(live, decoder, decoder.initial(hotwords))
+    def open(self, lease: int, live: bool = True, hotwords: tuple[Hotword, ...] | None = ()) -> None:
+        """Give the lease a slot, or a place in the line for one; for `hotwords` see `Decoders.begin`."""
+        self._utterances[lease] = _Utterance(live, *self.decoders.begin(hotwords))
         self._line.append(lease)
         self._seat()
 
@@ -130,7 +130,6 @@ class Engine:
                 self._end(lease, InferenceFailed(f"the model raised {type(error).__name__}"))
             return
         infer_ms = 1000 * (self._clock() - began)
-        self._scheduler.stepped(infer_ms / 1000)
         for lease, row, (chunk, pushed), emitted in zip(batch, rows, chunks, emissions, strict=True):
             row.steps += 1
             if not _finite(emitted):
@@ -144,7 +143,9 @@ class Engine:
             elif (partial := Partial.of(heard, latency)).text != row.text:
                 row.text = partial.text
                 self._updates.append((lease, partial))
-        self.meter.add(began, self._clock(), len(batch), time.thread_time() - cpu_s)
+        ended = self._clock()
+        self._scheduler.stepped(began, ended)
+        self.meter.add(began, ended, len(batch), time.thread_time() - cpu_s)
 
     def _end(self, lease: int, update: Update | None) -> None:
         utterance = self._utterances.pop(lease, None)

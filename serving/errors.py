@@ -13,6 +13,7 @@ ServingError
 +-- UnknownModel         no model of that name, or no such revision of it, is here
 +-- NoRoom               the memory budget is taken by models in use (retryable)
 +-- RehearsalFailed      a model did not load or run where it could do no harm
++-- NgramNotUsed         an n-gram is given to a model that is not decoded with one
 """
 
 from __future__ import annotations
@@ -76,6 +77,12 @@ class RehearsalFailed(ServingError):
     """A model was tried in a process of its own and failed there."""
 
     code = "rehearsal_failed"
+
+
+class NgramNotUsed(ServingError):
+    """An n-gram is given to a model that is not decoded by a lexicon."""
+
+    code = "ngram_not_used"
 
 
 class BackendMissing(ServingError):

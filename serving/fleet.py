@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
+import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,15 +16,16 @@ from serving.client import Lease, ModelInfo, RecognizerStats, Sink
 from serving.errors import LeaseLost, Overloaded, ReplicaFailed, UnknownModel, VersionSkew
 from serving.link import Call, Link
 from serving.router import choose
-from serving.wire import Description, Sealed, unseal
+from serving.wire import Description, Needs, Sealed, unseal
 
 if TYPE_CHECKING:
+    from hotswap.replica import ResidentInfo
     from pipeline.chunk import Chunk
     from pipeline.hotwords import Hotword
 
 _log = logging.getLogger(__name__)
 
-Discover = Callable[[], Awaitable[Sequence[Sealed]]]
+Discover = Callable[[Needs], Awaitable[Sequence[Sealed]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class FleetRecognizer:
         self._deadline_s = deadline_s
         self._watch_s = watch_s
         self._chance = chance or random.Random()  # noqa: S311 - a choice among replicas, not a secret
+        self._name = uuid.uuid4().hex
+        self._needs: Callable[[], frozenset[str]] = frozenset
         self._ids = itertools.count(1)
         self._links: dict[str, Link] = {}
         self._former: dict[str, RecognizerStats] = {}
@@ -75,7 +80,8 @@ class FleetRecognizer:
     @property
     def model(self) -> ModelInfo:
         """The model that new leases get: the newest of any replica."""
-        self._model = max((link.model for link in self._links.values()), key=_revision, default=self._model)
+        models = (link.menu.model for link in self._links.values())
+        self._model = max(models, key=_revision, default=self._model)
         if self._model is None:
             raise ReplicaFailed("no replica has been found; call connect first")
         return self._model
@@ -87,19 +93,36 @@ class FleetRecognizer:
             VersionSkew: They are of another version.
             ReplicaFailed: There is none.
         """
-        found = await self._discover()
+        found = await self._found()
         for sealed in found:
             unseal(sealed)
         self._adopt(found)
         _ = self.model
         self._watching = asyncio.create_task(self._watch())
 
+    def rely_on(self, choices: Callable[[], frozenset[str]]) -> None:
+        """Have replicas keep in memory what open streams chose, such as `name@7`."""
+        self._needs = choices
+
+    async def refresh(self) -> None:
+        """Ask replicas now what there is; nobody need answer."""
+        with contextlib.suppress(Exception):
+            self._adopt(await self._found())
+
+    def residents(self) -> list[ResidentInfo]:
+        """Describe the models in the memory of replicas, those of each in turn."""
+        return [resident for link in self._links.values() for resident in link.residents]
+
     def model_for(self, choice: str = "", stream: str = "") -> ModelInfo:
-        """See `Recognizer.model_for`; replicas serve one model and have none on trial."""
-        if not _means(choice, self.model):
-            served = f"{self.model.name}@{self.model.revision}"
-            raise UnknownModel(f"model {choice!r} is not loaded on the replicas; there is {served}")
-        return self.model
+        """See `Recognizer.model_for`; while replicas differ, the newest that one of them would give."""
+        menus = [link.menu for link in self._links.values()]
+        found = [model for menu in menus if (model := menu.find(choice, stream)) is not None]
+        if found:
+            return max(found, key=_revision)
+        if not menus and choice.partition("@")[0] in ("", self.model.name):
+            return self.model
+        here = ", ".join(sorted({name for menu in menus for name in menu.references()}))
+        raise UnknownModel(f"model {choice!r} is not loaded on the replicas; there are {here or 'none'}")
 
     def open(
         self,
@@ -113,10 +136,10 @@ class FleetRecognizer:
         """See `Recognizer.open`."""
         if self._closed:
             raise LeaseLost("the recognizer is closed")
-        self.model_for(choice)
-        link = self._choose(choice)
-        lease = _PlacedLease(next(self._ids), link.model, link)
-        link.open(lease.id, sink, live=live, choice=choice, stream=stream, hotwords=hotwords)
+        self.model_for(choice, stream)
+        link, model = self._choose(choice, stream)
+        lease = _PlacedLease(next(self._ids), model, link)
+        link.open(lease.id, sink, model, live=live, choice=choice, stream=stream, hotwords=hotwords)
         return lease
 
     def push(self, lease: Lease, chunk: Chunk) -> None:
@@ -142,23 +165,33 @@ class FleetRecognizer:
             await asyncio.wait([self._watching])
         await asyncio.gather(*(link.aclose() for link in list(self._links.values())))
 
-    def _choose(self, choice: str) -> Link:
-        links = [link for link in self._links.values() if not link.retiring and _means(choice, link.model)]
-        if not links:
+    def _choose(self, choice: str, stream: str) -> tuple[Link, ModelInfo]:
+        """Pick a replica: the newest model goes before the shorter line, a free slot before both."""
+        offers = [
+            (link, model)
+            for link in self._links.values()
+            if not link.retiring and (model := link.menu.find(choice, stream)) is not None
+        ]
+        if not offers:
             raise Overloaded("no replica is up; try again in seconds")
-        free = [link for link in links if link.leases < link.status.stats.slots]
-        free = free or [link for link in links if link.leases < link.status.capacity]
+        free = [offer for offer in offers if offer[0].leases < offer[0].status.stats.slots]
+        free = free or [offer for offer in offers if offer[0].leases < offer[0].status.capacity]
         if not free:
             raise Overloaded(
-                f"the slots of {len(links)} replicas and the lines for them are taken; try again in seconds"
+                f"the slots of {len(offers)} replicas and the lines for them are taken; try again in seconds"
             )
-        return free[choose([link.use for link in free], self._chance)]
+        newest = max(model.revision for _, model in free)
+        free = [offer for offer in free if offer[1].revision == newest]
+        return free[choose([link.use for link, _ in free], self._chance)]
+
+    async def _found(self) -> Sequence[Sealed]:
+        return await self._discover(Needs(self._name, self._needs()))
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._watch_s)
             try:
-                found = await self._discover()
+                found = await self._found()
             except Exception as error:
                 if not self._blind:
                     _log.warning("nobody can be asked for replicas, the known ones go on: %s", error)
@@ -201,12 +234,6 @@ class FleetRecognizer:
 
 def _revision(model: ModelInfo) -> int:
     return model.revision
-
-
-def _means(choice: str, model: ModelInfo) -> bool:
-    """Return whether a choice names a model that serves; see `ModelInfo`."""
-    name, _, at = choice.partition("@")
-    return name in ("", model.name) and at in ("", "canary", str(model.revision))
 
 
 def _merged(present: list[RecognizerStats], ever: list[RecognizerStats]) -> RecognizerStats:

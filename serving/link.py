@@ -47,7 +47,8 @@ class Link:
         deadline_s: How late a reply may be.
 
     Attributes:
-        model: The model that new leases get.
+        menu: The models that leases may be on.
+        residents: What the replica's memory held when it introduced itself last.
         retiring: The cluster no longer names it; leases go on as long as they can.
     """
 
@@ -61,7 +62,8 @@ class Link:
         deadline_s: float,
     ) -> None:
         self.replica = description.replica
-        self.model: ModelInfo = description.model
+        self.menu = description.menu
+        self.residents = description.residents
         self.retiring = False
         self._status = description.status
         self._others = description.status.leases
@@ -104,18 +106,28 @@ class Link:
     def learn(self, description: Description) -> None:
         """Take the replica's word on itself."""
         self.retiring = False
-        self.model, self._status = description.model, description.status
+        self._status, self.residents = description.status, description.residents
+        if description.menu.number > self.menu.number:
+            self.menu = description.menu
         if not self._sinks and not self._under_way:
             self._others = description.status.leases
 
     def open(
-        self, lease: int, sink: Sink, *, live: bool, choice: str, stream: str, hotwords: tuple[Hotword, ...]
+        self,
+        lease: int,
+        sink: Sink,
+        model: ModelInfo,
+        *,
+        live: bool,
+        choice: str,
+        stream: str,
+        hotwords: tuple[Hotword, ...],
     ) -> None:
-        """Lease a place; what comes of it goes to the sink."""
+        """Lease a place on a model of the menu; what comes of it goes to the sink."""
         if not self._sinks and not self._commands and not self._under_way:
             self._name, self._numbers = uuid.uuid4().hex, itertools.count()
         self._sinks[lease] = sink
-        self._post(Open(lease, live, choice, stream, hotwords, self.model.name, self.model.revision))
+        self._post(Open(lease, live, choice, stream, hotwords, model.name, model.revision))
 
     def push(self, lease: int, chunk: Chunk) -> None:
         """Queue a chunk; a lease that is over ignores it."""
@@ -139,7 +151,7 @@ class Link:
         sinks, self._sinks = self._sinks, {}
         for lease in sinks:
             self._post(Cancel(lease))
-        while self._under_way or self._timer:
+        while not self._over and (self._under_way or self._timer):
             await (asyncio.wait(self._under_way) if self._under_way else asyncio.sleep(self._tick_s))
         self._end("the gateway is shutting down")
         for sink in sinks.values():
@@ -196,7 +208,7 @@ class Link:
         )
         features = pack([chunk for _, chunk in posted if chunk is not None])
         hold_s = _HOLD_S if self._sinks else 0.0
-        request = Request(self.replica, self._name, next(self._numbers), hold_s, commands, features)
+        request = Request(self.replica, self._name, next(self._numbers), hold_s, self.menu.number, commands, features)
         before = self._under_way[-1] if self._under_way else None
         self._under_way.append(loop.create_task(self._exchange(request, before)))
         self._plan()
@@ -233,7 +245,7 @@ class Link:
     def _hear(self, reply: Reply) -> None:
         self._status = reply.status
         self._others = max(0, reply.status.leases - reply.yours)
-        self.model = reply.model or self.model
+        self.menu = reply.menu or self.menu
         for lease, waited_s, update in reply.updates:
             over = isinstance(update, (Final, ServingError))
             sink = self._sinks.pop(lease, None) if over else self._sinks.get(lease)

@@ -22,6 +22,7 @@ from serving.errors import ServingError
 from serving.meter import Totals
 from serving.resident import EngineOptions, Resident, load_resident
 from serving.shelf import Shelf
+from serving.teacher import Teacher
 from serving.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class LocalRecognizer:
     Attributes:
         shelf: The models in memory.
         options: How engines are made.
+        teacher: Gives the default model phrases and an n-gram.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LocalRecognizer:
         self._open: dict[int, _Open] = {}
         self._ids = itertools.count(1)
         self._gone = Totals()
+        self.teacher = Teacher(self.shelf)
         self._worker = Worker(self._deliver, options.slots, max_waiting)
 
     @classmethod
@@ -66,7 +69,7 @@ class LocalRecognizer:
         *,
         slots: int = 256,
         max_batch: int = 16,
-        max_wait_ms: float = 10.0,
+        max_wait_ms: float = 80.0,
         budget_ms: float = 100.0,
         max_waiting: int = 64,
         threads: int = 1,
@@ -82,7 +85,7 @@ class LocalRecognizer:
             folder: The model's folder, or its ONNX file with `tokens.txt` beside it.
             slots: Utterances decoded at the same time.
             max_batch: Most utterances in one step.
-            max_wait_ms: Longest a chunk waits for others to share its step.
+            max_wait_ms: Longest a chunk waits for others to share its step, when the engine is fully busy.
             budget_ms: From a chunk's arrival to its words; what a step takes of it is not waited.
             max_waiting: Utterances that may wait for a slot before `Overloaded` is raised.
             threads: Threads inside one model step.
@@ -138,7 +141,7 @@ class LocalRecognizer:
         return self.open_on(resident, sink, live=live, chosen="@" in choice, hotwords=hotwords)
 
     def open_on(
-        self, resident: Resident, sink: Sink, *, live: bool, chosen: bool, hotwords: tuple[Hotword, ...] = ()
+        self, resident: Resident, sink: Sink, *, live: bool, chosen: bool, hotwords: tuple[Hotword, ...] | None = ()
     ) -> Lease:
         """Lease a place on a certain model.
 
@@ -147,7 +150,7 @@ class LocalRecognizer:
             sink: As in `open`.
             live: As in `open`.
             chosen: The model was asked for by revision: when it stops to serve, the lease stays.
-            hotwords: As in `open`.
+            hotwords: As in `open`; None for the model by itself, without its vocabulary.
 
         Raises:
             Overloaded: No slot is free and the waiting line is full.

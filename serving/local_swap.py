@@ -79,10 +79,11 @@ class LocalReplica:
         buffer.prepare(ticket.id)
         try:
             resident, rehearsal_ms, rss_mb = await self._load(folder, ticket.revision)
+            loaded = await self._recognizer.teacher.teach(resident, lambda: buffer.loaded(ticket.id, resident))
         except BaseException:
             buffer.drop(ticket.id)
             raise
-        if not buffer.loaded(ticket.id, resident):
+        if not loaded:
             raise RehearsalFailed(f"swap {ticket.id} was aborted while its model loaded")
         return Prepared(rehearsal_ms, resident.load_ms, resident.warm_ms, rss_mb, resident.cpu_ms)
 
@@ -143,6 +144,7 @@ class LocalReplica:
                 engines.count(resident.engine),
                 round(resident.memory_mb, 1),
                 round(resident.cpu_ms, 2),
+                self._shelf.buffer(resident.info.name).ticket if role == "standby" else "",
             )
             for role, resident in self._shelf.roles()
         ]
@@ -160,7 +162,7 @@ class LocalReplica:
             ModelError: It cannot be loaded.
         """
         resident, *_ = await self._load(folder, revision)
-        self._shelf.put(resident)
+        await self._recognizer.teacher.teach(resident, lambda: self._shelf.put(resident))
         return resident.info
 
     def close(self) -> None:

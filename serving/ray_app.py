@@ -7,11 +7,13 @@ returns nothing would leave the caller waiting for ever.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +21,31 @@ import ray
 from ray import serve
 from ray.exceptions import AuthenticationError, RaySystemError
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, RequestRouterConfig
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
+from hotswap.manifest import load_manifest
+from hotswap.private import private_folder
+from pipeline.errors import AsrgateError
 from serving.errors import ClusterUnreachable, ReplicaFailed, VersionSkew
 from serving.local import LocalRecognizer
+from serving.local_swap import SwapOptions
+from serving.orders import Order, Orders
+from serving.parcel import Parcel, unpack
 from serving.replica import Replica
 from serving.router import use, wanted_replicas
-from serving.wire import Refused, Reply, Request, Sealed, seal
+from serving.wire import Needs, Refused, Reply, Request, Sealed, seal
 
 logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
-_NAMESPACE = "asrgate"
+NAMESPACE = "asrgate"
 _DEPLOYMENT = "Recognizer"
 _USE = "use"
 _PROBE_S = 5.0
 _DISCOVER_S = 5.0
 _POLL_S = 0.2
+_BIRTH_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,7 @@ class Plan:
         app: Name of the application; gateways that give the same one share its replicas.
         model: Folder of the model, on every node.
         engine: Arguments of `LocalRecognizer.load`.
+        swap: How models come and go in a replica.
         replicas: Least number of them.
         max_replicas: Most.
         cpus: CPUs that each reserves.
@@ -60,6 +70,7 @@ class Plan:
     app: str
     model: Path
     engine: dict[str, Any]
+    swap: SwapOptions = field(default_factory=SwapOptions)
     replicas: int = 1
     max_replicas: int = 1
     cpus: float = 1.0
@@ -97,22 +108,30 @@ class Scaling:
 
 
 class RecognizerReplica:
-    """What Ray runs: a `Replica` around a `LocalRecognizer`."""
+    """What Ray runs: a `Replica` around a `LocalRecognizer`, from its birth on what the others serve."""
 
-    def __init__(self, model: Path, engine: dict[str, Any]) -> None:
-        recognizer = LocalRecognizer.load(model, **engine)
+    def __init__(self, model: Path, engine: dict[str, Any], swap: SwapOptions) -> None:
+        context = serve.get_replica_context()
+        with private_folder() as folder:
+            recognizer = LocalRecognizer.load(_served(context.app_name, model, folder), **engine)
         self._max_batch = engine["max_batch"]
         self._recognizer = recognizer
         self._replica = Replica(
-            serve.get_replica_context().replica_id.unique_id,
+            context.replica_id.unique_id,
             recognizer,
             capacity=engine["slots"] + engine["max_waiting"],
             max_batch=self._max_batch,
+            swap=swap,
         )
+        self._orders = Orders(self._replica, ray.get)
 
-    async def describe(self) -> Sealed:
+    async def describe(self, needs: Needs) -> Sealed:
         """Introduce the replica."""
-        return seal(self._replica.describe())
+        return seal(await self._replica.describe(needs))
+
+    async def obey(self, order: Order) -> Any:
+        """See `Orders.obey`."""
+        return await self._orders.obey(order)
 
     async def exchange(self, request: Request) -> Reply | Refused:
         """See `Replica.exchange`."""
@@ -120,7 +139,7 @@ class RecognizerReplica:
 
     async def check_health(self) -> None:
         """Have Ray replace a replica whose engine is stuck."""
-        if self._replica.describe().status.stalled:
+        if (await self._replica.describe(Needs())).status.stalled:
             raise RuntimeError("the engine does not step any more")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -132,22 +151,78 @@ class RecognizerReplica:
             await self._replica.aclose()
 
 
-class RayCluster:
-    """The application's replicas. Make one with `join`, which blocks; give it back with `leave`, which does too."""
+class RayReplicas:
+    """The replicas of an application, for a process that has joined the cluster."""
 
-    def __init__(self, plan: Plan, *, started: bool) -> None:
-        self._handle = serve.get_app_handle(plan.app)
-        self._started = started
-        self._exchange = self._handle.options(
-            method_name="exchange",
+    def __init__(self, app: str) -> None:
+        self.app = app
+        self._handle: Any = None
+
+    async def discover(self, needs: Needs) -> list[Sealed]:
+        """Ask every replica that takes requests to introduce itself; those that fail are left out.
+
+        Raises:
+            TimeoutError: One of them hangs.
+        """
+        try:
+            asked = (await self._reach()).broadcast("describe", needs)
+            answers = await _heeding(asked.results_async(timeout_s=_DISCOVER_S, return_exceptions=True))
+        except (DeploymentUnavailableError, RayServeException):
+            return []
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    async def call(self, request: Request) -> Reply | Refused:
+        """Carry a request to the replica it names, by value over gRPC: the object store would cost twice as much."""
+        reply: Reply | Refused = await (await self._by_value("exchange", request.replica)).remote(request)
+        return reply
+
+    async def command(self, order: Order) -> Any:
+        """Carry an order to the replica it names; what refers to the object store goes by Ray's own way."""
+        if order.heavy:
+            handle = (await self._reach()).options(method_name="obey", session_id=order.replica)
+        else:
+            handle = await self._by_value("obey", order.replica)
+        return await _heeding(handle.remote(order))
+
+    async def ask(self, what: str, *arguments: Any) -> Any:
+        """Ask the steward; see `Steward.ask`.
+
+        Raises:
+            ValueError: There is none.
+        """
+        steward = await asyncio.to_thread(_steward, self.app)
+        return await _heeding(steward.ask.remote(what, *arguments))
+
+    async def _reach(self) -> Any:
+        if self._handle is None:
+            self._handle = await asyncio.to_thread(serve.get_app_handle, self.app)
+        return self._handle
+
+    async def _by_value(self, method: str, replica: str) -> Any:
+        return (await self._reach()).options(
+            method_name=method,
+            session_id=replica,
             _by_reference=False,
             request_serialization="pickle",
             response_serialization="pickle",
         )
 
+
+class RayCluster(RayReplicas):
+    """The application's replicas. Make one with `join`, which blocks; give it back with `leave`, which does too."""
+
+    def __init__(self, plan: Plan, *, started: bool) -> None:
+        super().__init__(plan.app)
+        self._handle = serve.get_app_handle(plan.app)
+        self._started = started
+
     @classmethod
-    def join(cls, plan: Plan) -> RayCluster:
+    def join(cls, plan: Plan, first: Callable[[], None] = lambda: None) -> RayCluster:
         """Start or join the cluster, and start the application where no gateway has done so.
+
+        Args:
+            plan: What is wanted.
+            first: Called before the application is started.
 
         Raises:
             ClusterUnreachable: Nobody answers at the address, or refuses us.
@@ -157,6 +232,7 @@ class RayCluster:
         started = _connect(plan)
         try:
             serve.start(proxy_location="Disabled")
+            first()
             _deploy(plan)
             return cls(plan, started=started)
         except BaseException:
@@ -168,31 +244,22 @@ class RayCluster:
         self._handle.shutdown()
         _disconnect(self._started)
 
-    async def discover(self) -> list[Sealed]:
-        """Ask every replica that takes requests to introduce itself; those that fail are left out.
 
-        Raises:
-            TimeoutError: One of them hangs.
-        """
-        try:
-            answers = await self._handle.broadcast("describe").results_async(
-                timeout_s=_DISCOVER_S, return_exceptions=True
-            )
-        except DeploymentUnavailableError:
-            return []
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
-
-    async def call(self, request: Request) -> Reply | Refused:
-        """Carry a request to the replica it names, by value over gRPC: the object store would cost twice as much."""
-        reply: Reply | Refused = await self._exchange.options(session_id=request.replica).remote(request)
-        return reply
+async def _heeding(answer: Awaitable[Any]) -> Any:
+    """Wait for an answer. Ray makes an ordinary error, or an answer, of a cancellation, and who waits would go on."""
+    try:
+        return await answer
+    finally:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
 
 
 def _connect(plan: Plan) -> bool:
     """Become a driver of the cluster; return whether it was started for that."""
     if ray.is_initialized():
         return False
-    common: dict[str, Any] = {"namespace": _NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    common: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     if not plan.address:
         _start(plan, common)
         return True
@@ -284,7 +351,7 @@ def _take_turn(app: str) -> Any:
         pass
 
     try:
-        return ray.remote(num_cpus=0)(Turn).options(name=f"{app}-deploying", namespace=_NAMESPACE).remote()
+        return ray.remote(num_cpus=0)(Turn).options(name=f"{app}-deploying", namespace=NAMESPACE).remote()
     except ValueError:
         return None
 
@@ -317,4 +384,34 @@ def _application(plan: Plan) -> Any:
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         **scaling,
     )
-    return deployment.bind(plan.model, plan.engine)
+    return deployment.bind(plan.model, plan.engine, plan.swap)
+
+
+def _served(app: str, model: Path, folder: Path) -> Path:
+    """Return what a replica that comes up is to load: the model at hand, or what was swapped in since.
+
+    Args:
+        app: Name of the application.
+        model: The model at hand.
+        folder: Where to put another one.
+    """
+    try:
+        steward = _steward(app)
+    except ValueError:
+        return model
+    manifest = load_manifest(model if model.is_dir() else model.parent)
+    if manifest is None:
+        return model
+    answer: Parcel | AsrgateError | None = ray.get(
+        steward.ask.remote("birth", manifest.name, manifest.revision), timeout=_BIRTH_S
+    )
+    if isinstance(answer, AsrgateError):
+        raise answer
+    if answer is None:
+        return model
+    unpack(answer, answer.digest, ray.get, folder)
+    return folder
+
+
+def _steward(app: str) -> Any:
+    return ray.get_actor(f"{app}-swaps", namespace=NAMESPACE)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.errors import BackendMissing
+from serving.far_control import Ear, FarControl
 from serving.fleet import FleetRecognizer
 
 if TYPE_CHECKING:
     from serving.ray_app import RayCluster
+    from serving.steward import Duties
 
 
 class RayRecognizer(FleetRecognizer):
@@ -24,6 +27,7 @@ class RayRecognizer(FleetRecognizer):
     def __init__(self, cluster: RayCluster, *, tick_s: float, deadline_s: float) -> None:
         super().__init__(cluster.discover, cluster.call, tick_s=tick_s, deadline_s=deadline_s)
         self._cluster = cluster
+        self._duties: Duties | None = None
 
     @classmethod
     async def load(
@@ -33,6 +37,8 @@ class RayRecognizer(FleetRecognizer):
         engine: dict[str, Any],
         tick_s: float = 0.04,
         deadline_s: float = 5.0,
+        duties: Duties | None = None,
+        resume: bool = False,
         **plan: Any,
     ) -> RayRecognizer:
         """Start or join a cluster and find its replicas. Takes about ten seconds on a new one.
@@ -42,6 +48,8 @@ class RayRecognizer(FleetRecognizer):
             engine: Arguments of `LocalRecognizer.load` for replicas that have to be started.
             tick_s: Least time between two requests to one replica.
             deadline_s: How late a replica's reply may be.
+            duties: What the controller of swaps works with, where there is none yet.
+            resume: Models were swapped before; the controller is needed at once.
             plan: The rest of `serving.ray_app.Plan`.
 
         Raises:
@@ -54,9 +62,12 @@ class RayRecognizer(FleetRecognizer):
             from serving.ray_app import Plan, RayCluster
         except ImportError as error:
             raise BackendMissing(f"Ray is not installed ({error}); pip install 'asrgate[ray]'") from error
-        cluster = await asyncio.to_thread(RayCluster.join, Plan(model=model, engine=engine, **plan))
+        wanted = Plan(model=model, engine=engine, **plan)
+        first = partial(_make_steward, wanted.app, duties) if duties is not None and resume else _nothing
+        cluster = await asyncio.to_thread(RayCluster.join, wanted, first)
         _take_back_sigterm()
         recognizer = cls(cluster, tick_s=tick_s, deadline_s=deadline_s)
+        recognizer._duties = duties
         try:
             await recognizer.connect()
         except BaseException:
@@ -64,10 +75,43 @@ class RayRecognizer(FleetRecognizer):
             raise
         return recognizer
 
+    async def control(self, ear: Ear) -> FarControl:
+        """Return the controller of swaps, made where there is none yet; close it before this.
+
+        Args:
+            ear: What sessions report.
+
+        Raises:
+            AsrgateError: There cannot be one, and why.
+        """
+        if self._duties is not None:
+            await asyncio.to_thread(_make_steward, self._cluster.app, self._duties)
+        return await self.find_control(ear)
+
+    async def find_control(self, ear: Ear) -> FarControl:
+        """Return the controller of swaps that some gateway has made.
+
+        Raises:
+            ClusterUnreachable: There is none.
+        """
+        control = FarControl(self._cluster.ask, ear, self.refresh)
+        await control.connect()
+        return control
+
     async def aclose(self) -> None:
         """See `Recognizer.aclose`; a cluster that was started for this gateway ends with it."""
         await super().aclose()
         await asyncio.to_thread(self._cluster.leave)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _make_steward(app: str, duties: Duties) -> None:
+    from serving.ray_control import make_steward
+
+    make_steward(app, duties)
 
 
 def _take_back_sigterm() -> None:

@@ -1,4 +1,4 @@
-"""A recognizer that gateways reach by requests: what a replica of a cluster runs, whichever cluster it is.
+"""An engine that gateways reach by requests: what a replica of a cluster runs, whichever cluster it is.
 
 Every gateway has a mailbox here, where its updates wait for its next request. A mailbox that nobody reads belongs to a
 gateway that is gone, and its leases are given up.
@@ -10,13 +10,28 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.chunk import Chunk
 from pipeline.transcript import Final
-from serving.client import Lease, Recognizer, Update
+from serving.client import Lease, Update
 from serving.errors import LeaseLost, ServingError
-from serving.wire import WINDOW, Cancel, Command, Description, Open, Push, Refused, Reply, Request, Status, unpack
+from serving.local import LocalRecognizer
+from serving.local_swap import LocalReplica, SwapOptions
+from serving.wire import (
+    WINDOW,
+    Cancel,
+    Command,
+    Description,
+    Needs,
+    Open,
+    Push,
+    Refused,
+    Reply,
+    Request,
+    Status,
+    unpack,
+)
 
 _SILENCE_S = 10.0
 _MEMORY_S = 5.0
@@ -32,7 +47,7 @@ class _Mailbox:
         applied: Requests applied.
         answered: Requests answered.
         heard_at: When the last request came.
-        outdated: The gateway took the model for another, and has not been told.
+        menu: Number of the menu that the gateway knows.
         changed: Set when any of it changes.
     """
 
@@ -41,7 +56,7 @@ class _Mailbox:
     updates: list[tuple[int, Update, float]] = field(default_factory=list)
     applied: int = 0
     answered: int = 0
-    outdated: bool = False
+    menu: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def until(self, condition: Callable[[], bool], deadline: float) -> bool:
@@ -64,22 +79,31 @@ class Replica:
         recognizer: What decodes; closed with the replica.
         capacity: Leases the recognizer takes, those that wait for a slot included.
         max_batch: Utterances in one of its steps, at most.
+        swap: How its models come and go.
         stall_s: How long a finished utterance may see no step before the engine counts as stuck.
         clock: Monotonic seconds.
+
+    Attributes:
+        name: Its id in the cluster.
+        models: Where its models come and go; call `announce` when they have.
     """
 
     def __init__(
         self,
         name: str,
-        recognizer: Recognizer,
+        recognizer: LocalRecognizer,
         *,
         capacity: int,
         max_batch: int,
+        swap: SwapOptions | None = None,
         stall_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self.models = LocalReplica(recognizer, swap or SwapOptions(), lambda: self._needed)
         self._recognizer = recognizer
+        self._menu = replace(recognizer.shelf.menu(), number=1)
+        self._needs: dict[str, tuple[float, frozenset[str]]] = {}
         self._capacity = capacity
         self._max_batch = max_batch
         self._stall_s = stall_s
@@ -91,10 +115,21 @@ class Replica:
         self._mean_leases = 0.0
         self._averaged_at = clock()
 
-    def describe(self) -> Description:
-        """Introduce itself, and forget gateways that are gone."""
+    async def describe(self, needs: Needs) -> Description:
+        """Introduce itself to a gateway, remember what it relies on, and forget gateways that are gone."""
+        self._needs[needs.gateway] = self._clock(), needs.choices
         self._reap()
-        return Description(self.name, self._recognizer.model, self.status())
+        self.announce()
+        return Description(self.name, self._menu, self.status(), tuple(await self.models.residents()))
+
+    def announce(self) -> None:
+        """Tell every gateway which models there are, where that has changed."""
+        menu = replace(self._recognizer.shelf.menu(), number=self._menu.number)
+        if menu == self._menu:
+            return
+        self._menu = replace(menu, number=menu.number + 1)
+        for mailbox in self._mailboxes.values():
+            mailbox.changed.set()
 
     def status(self) -> Status:
         """Return how it is doing."""
@@ -129,10 +164,12 @@ class Replica:
 
     async def aclose(self) -> None:
         """Close the recognizer; the gateways are told by their mailboxes or by its absence."""
+        self.models.close()
         await self._recognizer.aclose()
 
     def _apply(self, request: Request, mailbox: _Mailbox) -> None:
         mailbox.heard_at = self._clock()
+        mailbox.menu = max(mailbox.menu, request.menu)
         for command, chunk in unpack(request, mailbox.heard_at):
             self._do(command, chunk, request.link, mailbox)
         mailbox.applied += 1
@@ -140,18 +177,26 @@ class Replica:
 
     async def _answer(self, number: int, mailbox: _Mailbox, deadline: float) -> Reply | Refused:
         await mailbox.until(
-            lambda: mailbox.answered == number and (bool(mailbox.updates) or mailbox.applied > number + 1), deadline
+            lambda: mailbox.answered == number and (self._has_news(mailbox) or mailbox.applied > number + 1), deadline
         )
         if not await mailbox.until(lambda: mailbox.answered == number, deadline + _SILENCE_S):
             return Refused(f"the answer to request {mailbox.answered} was not fetched")
         now = self._clock()
         updates = tuple((lease, now - at, update) for lease, update, at in mailbox.updates)
-        model = self._recognizer.model if mailbox.outdated else None
+        menu = self._menu if self._menu.number > mailbox.menu else None
         mailbox.updates.clear()
-        mailbox.outdated = False
+        mailbox.menu = self._menu.number
         mailbox.answered += 1
         mailbox.changed.set()
-        return Reply(self.status(), len(mailbox.leases), updates, model)
+        return Reply(self.status(), len(mailbox.leases), updates, menu)
+
+    def _has_news(self, mailbox: _Mailbox) -> bool:
+        return bool(mailbox.updates) or self._menu.number > mailbox.menu
+
+    @property
+    def _needed(self) -> frozenset[str]:
+        """What gateways that are there rely on."""
+        return frozenset().union(*(choices for _, choices in self._needs.values()))
 
     def _do(self, command: Command, chunk: Chunk | None, link: str, mailbox: _Mailbox) -> None:
         match command:
@@ -179,6 +224,7 @@ class Replica:
                 sink, live=command.live, choice=command.choice, stream=command.stream, hotwords=command.hotwords
             )
         except ServingError as error:
+            self.announce()
             sink(error)
             return
         given = lease.model
@@ -186,11 +232,12 @@ class Replica:
             mailbox.leases[command.lease] = lease
         else:
             self._recognizer.cancel(lease)
-            mailbox.outdated = True
+            self.announce()
             sink(LeaseLost(f"replica {self.name} serves {given.name}@{given.revision} by now"))
 
     def _reap(self) -> None:
         now = self._clock()
+        self._needs = {name: need for name, need in self._needs.items() if now - need[0] <= _SILENCE_S}
         for link, mailbox in list(self._mailboxes.items()):
             if now - mailbox.heard_at > _SILENCE_S:
                 del self._mailboxes[link]

@@ -1,7 +1,8 @@
 """Which leases share the next batch, and when it leaves. Pure policy: no clock, no thread, no tensor.
 
 A batch leaves when it is full, when every open lease is in it (waiting could not help), or when its oldest chunk has
-waited as long as the latency budget leaves beside the step itself. A lease has at most one chunk in a batch and goes to
+waited for company long enough: the busier the engine, the longer, for a large batch costs less per row, but never
+longer than the latency budget leaves beside the step itself. A lease has at most one chunk in a batch and goes to
 the back of its line afterwards, so a file fed at once takes turns with the rest.
 
 Live leases go before file leases. While both wait, one place in `_FILE_EVERY` goes to a file, so neither line starves;
@@ -17,7 +18,7 @@ from collections import deque
 
 _FILE_EVERY = 8
 _FILE_PATIENCE_S = 2.0
-_LEARNING = 0.2  # weight of the newest step in the estimate of how long steps take
+_LEARNING = 0.2  # weight of the newest step in the estimates of how long steps take and what share of the time
 
 
 def batch_buckets(max_batch: int) -> tuple[int, ...]:
@@ -35,7 +36,7 @@ class Scheduler:
 
     Args:
         max_batch: Most rows of a batch.
-        max_wait_s: Longest a chunk waits for company.
+        max_wait_s: Longest a chunk waits for company, when steps fill all the time.
         budget_s: From a chunk's arrival to its words; what a step takes of it is not waited.
         buckets: Batch sizes that are compiled; empty where any will do.
     """
@@ -43,7 +44,7 @@ class Scheduler:
     def __init__(
         self,
         max_batch: int = 16,
-        max_wait_s: float = 0.010,
+        max_wait_s: float = 0.080,
         budget_s: float = 0.100,
         buckets: tuple[int, ...] = (),
     ) -> None:
@@ -52,6 +53,8 @@ class Scheduler:
         self.budget_s = budget_s
         self.buckets = buckets
         self._step_s = 0.0
+        self._busy = 0.0
+        self._ended: float | None = None
         self._pending: dict[int, deque[float]] = {}
         self._live: dict[int, bool] = {}
         self._lines: dict[bool, deque[int]] = {True: deque(), False: deque()}
@@ -61,7 +64,7 @@ class Scheduler:
     @property
     def wait_s(self) -> float:
         """How long a chunk waits for company now."""
-        return min(self.max_wait_s, max(0.0, self.budget_s - self._step_s))
+        return min(self._busy * self.max_wait_s, max(0.0, self.budget_s - self._step_s))
 
     def open(self, lease: int, live: bool = True) -> None:
         """Admit a lease to one of the two lines."""
@@ -94,9 +97,13 @@ class Scheduler:
                 self._lines[self._live[lease]].append(lease)
         return batch
 
-    def stepped(self, took_s: float) -> None:
-        """Learn how long a step took."""
+    def stepped(self, began: float, ended: float) -> None:
+        """Learn from a step how long steps take, and what share of the time."""
+        took_s = ended - began
         self._step_s += (took_s - self._step_s) * (_LEARNING if self._step_s else 1.0)
+        if self._ended is not None and ended > self._ended:
+            self._busy += (min(1.0, took_s / (ended - self._ended)) - self._busy) * _LEARNING
+        self._ended = ended
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `poll` will have a batch if nothing more arrives, `now` or later; None while nothing waits."""

@@ -11,11 +11,9 @@ import itertools
 from collections.abc import Collection, Iterator
 
 from hotswap.buffer import Buffer
-from hotswap.rollout import place
 from serving.errors import NoRoom, UnknownModel
+from serving.menu import Dish, Menu, meant
 from serving.resident import Resident
-
-CANARY = "canary"
 
 
 class Shelf:
@@ -68,6 +66,16 @@ class Shelf:
             raise UnknownModel(msg)
         self._used[_reference(chosen)] = next(self._ticks)
         return chosen
+
+    def menu(self) -> Menu:
+        """Describe what `choose` chooses from."""
+        dishes = {}
+        for name, buffer in self._buffers.items():
+            beside = [resident.info for resident in self._others.values() if resident.info.name == name]
+            others = [buffer.previous.info, *beside] if buffer.previous is not None else beside
+            standby = buffer.standby.info if buffer.standby is not None else None
+            dishes[name] = Dish(buffer.active.info, standby, self.trials.get(name, 0.0), tuple(others))
+        return Menu(self._default, dishes)
 
     def put(self, resident: Resident) -> None:
         """Take in a model that streams choose; the first of its name serves under that name."""
@@ -138,19 +146,19 @@ class Shelf:
                 del self._buffers[name]
 
     def _pick(self, buffer: Buffer[Resident], at: str, stream: str) -> Resident | None:
-        standby = buffer.standby
-        if not at:
-            percent = self.trials.get(buffer.active.info.name, 0.0)
-            on_trial = standby is not None and percent and stream and _place(standby, stream) < percent
-            return standby if on_trial else buffer.active
-        if at == CANARY:
-            return standby or buffer.active
-        here = (buffer.active, standby, buffer.previous, self._others.get(f"{buffer.active.info.name}@{at}"))
-        return next((r for r in here if r is not None and str(r.info.revision) == at), None)
-
-
-def _place(resident: Resident, stream: str) -> float:
-    return place(resident.info.name, resident.info.revision, stream)
+        name, standby = buffer.active.info.name, buffer.standby
+        others = [resident for resident in self._others.values() if resident.info.name == name]
+        here = [r for r in (buffer.active, standby, buffer.previous, *others) if r is not None]
+        revision = meant(
+            name,
+            at,
+            stream,
+            active=buffer.active.info.revision,
+            standby=standby.info.revision if standby is not None else None,
+            percent=self.trials.get(name, 0.0),
+            others=[resident.info.revision for resident in here],
+        )
+        return next((resident for resident in here if resident.info.revision == revision), None)
 
 
 def _reference(resident: Resident) -> str:

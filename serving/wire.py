@@ -15,12 +15,14 @@ from importlib import metadata
 import numpy as np
 from numpy.typing import NDArray
 
+from hotswap.replica import ResidentInfo
 from pipeline.chunk import Chunk
 from pipeline.hotwords import Hotword
-from serving.client import ModelInfo, RecognizerStats, Update
+from serving.client import RecognizerStats, Update
 from serving.errors import VersionSkew
+from serving.menu import Menu
 
-PROTOCOL = 1
+PROTOCOL = 2
 WINDOW = 2
 
 Sealed = tuple[int, str, bytes]
@@ -89,6 +91,7 @@ class Request:
         link: Whom it is from, unique among all gateways.
         number: Position on the link.
         hold_s: How long the reply may wait for something to say.
+        menu: Number of the menu that the gateway knows.
         commands: In order.
         features: float32[n], those of all pushes behind one another.
     """
@@ -97,6 +100,7 @@ class Request:
     link: str
     number: int
     hold_s: float
+    menu: int
     commands: tuple[Command, ...]
     features: NDArray[np.float32]
 
@@ -133,13 +137,13 @@ class Reply:
         status: How it is doing.
         yours: Leases of this link that are open there.
         updates: Lease, seconds the update waited for this reply, and the update.
-        model: The model that new leases get, where the gateway took it for another.
+        menu: The models that leases may be on, where the gateway does not know it yet.
     """
 
     status: Status
     yours: int
     updates: tuple[tuple[int, float, Update], ...]
-    model: ModelInfo | None = None
+    menu: Menu | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +159,28 @@ class Description:
 
     Attributes:
         replica: Its id.
-        model: The model that new leases get.
+        menu: The models that leases may be on.
         status: How it is doing.
+        residents: What its memory holds.
     """
 
     replica: str
-    model: ModelInfo
+    menu: Menu
     status: Status
+    residents: tuple[ResidentInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a gateway relies on.
+
+    Attributes:
+        gateway: Unique among all gateways; empty for somebody who only looks.
+        choices: What its streams chose, such as `name@7`; that stays in memory.
+    """
+
+    gateway: str = ""
+    choices: frozenset[str] = frozenset()
 
 
 def version() -> str:

@@ -49,7 +49,7 @@ class Worker:
         """Leases that are open, with a slot or waiting for one."""
         return len(self._leases)
 
-    def open(self, lease: int, engine: Engine, live: bool, hotwords: tuple[Hotword, ...] = ()) -> None:
+    def open(self, lease: int, engine: Engine, live: bool, hotwords: tuple[Hotword, ...] | None = ()) -> None:
         """Admit a lease on an engine.
 
         Raises:

@@ -17,7 +17,8 @@ const waveform = new Waveform($("wave"));
 let current = null;
 
 function begin(kind, name) {
-  current = new Recording({ kind, name, transcript, waveform, onover: () => (current = null) });
+  const onover = () => (current = null);
+  current = new Recording({ kind, name, phrases: view.expected(), transcript, waveform, onover });
   return current;
 }
 
@@ -74,6 +75,7 @@ $("file").onchange = () => {
 $("device").onchange = () => {
   current?.microphone?.use($("device").value).catch((error) => view.showProblem(error.message));
 };
+$("hotwords").onchange = () => current?.expect(view.expected());
 for (const button of document.querySelectorAll("[data-save]")) button.onclick = () => save(button.dataset.save);
 
 document.addEventListener("keydown", (event) => {

@@ -14,6 +14,7 @@ const UNPLUGGED = "The microphone was disconnected.";
 export class Recording {
   microphone = null;
   #kind;
+  #phrases;
   #take;
   #transcript;
   #waveform;
@@ -31,10 +32,12 @@ export class Recording {
   /**
    * @param kind "microphone" or "file".
    * @param name What is recorded: shown as heading, and kept in the transcript.
+   * @param phrases What is likely to be said.
    * @param onover Called once when nothing more will come.
    */
-  constructor({ kind, name, transcript, waveform, onover }) {
+  constructor({ kind, name, phrases, transcript, waveform, onover }) {
     this.#kind = kind;
+    this.#phrases = phrases;
     this.#transcript = transcript;
     this.#waveform = waveform;
     this.onover = onover;
@@ -59,7 +62,8 @@ export class Recording {
       await this.microphone.open(deviceId);
       if (this.#over) return this.microphone.close();
       if (overWebRtc) {
-        const session = this.#begin((on) => new WhipSession({ stream: this.microphone.stream, on }));
+        const { stream } = this.microphone;
+        const session = this.#begin((on) => new WhipSession({ stream, phrases: this.#phrases, on }));
         this.microphone.onstream = (stream) => this.#over || session.use(stream);
       } else {
         this.#open(this.microphone.rateHz);
@@ -81,6 +85,13 @@ export class Recording {
       for (const packet of packets) this.#session.push(packet);
       this.#session.end();
     });
+  }
+
+  /** Say what is likely to be said from now on. */
+  expect(phrases) {
+    this.#phrases = phrases;
+    view.showProblem(null);
+    this.#session?.expect(phrases);
   }
 
   /** Stop and wait for the last words; a second time, do not wait. */
@@ -107,7 +118,8 @@ export class Recording {
   }
 
   #open(rateHz) {
-    this.#begin((on) => new Session({ rateHz, live: this.#kind === "microphone", on }));
+    const live = this.#kind === "microphone";
+    this.#begin((on) => new Session({ rateHz, live, phrases: this.#phrases, on }));
   }
 
   #begin(make) {

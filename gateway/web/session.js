@@ -28,6 +28,7 @@ const FULL = { message: "all places on the server are taken", retryable: true };
 export class Session {
   #on;
   #rateHz;
+  #phrases;
   #outbox;
   #state = "idle";
   #socket = null;
@@ -52,10 +53,12 @@ export class Session {
   /**
    * @param rateHz Sample rate of the pcm_s16le that will be pushed.
    * @param live Audio arrives in real time: keep only the newest minute.
+   * @param phrases What is likely to be said; what the model cannot write gets an error message, and the take goes on.
    * @param on `state(state, why)`, `message(message)` with times and utterance numbers of the whole take, `progress()`.
    */
-  constructor({ rateHz, live, on }) {
+  constructor({ rateHz, live, phrases, on }) {
     this.#rateHz = rateHz;
+    this.#phrases = phrases;
     this.#on = on;
     this.#outbox = new Outbox(live ? KEEP_S * this.#bytesPerSecond : Infinity);
   }
@@ -80,6 +83,12 @@ export class Session {
   start() {
     this.#move("start");
     this.#connect();
+  }
+
+  /** Expect other phrases from the next utterance on. */
+  expect(phrases) {
+    this.#phrases = phrases;
+    if (this.#state === "listening") this.#tellPhrases();
   }
 
   /** Queue audio; it is sent as fast as the connection takes it. */
@@ -133,7 +142,7 @@ export class Session {
         this.#ready(message);
         break;
       case "error":
-        this.#refusal = message;
+        if (message.code !== "bad_hotword") this.#refusal = message;
         break;
       case "closed":
         if (this.#state !== "finishing" || message.reason !== "client") return this.#dropped(this.#refusal);
@@ -159,7 +168,12 @@ export class Session {
     this.#troubleSince = null;
     this.#drainedAt = performance.now();
     this.#move("ready");
+    if (this.#phrases.length) this.#tellPhrases();
     this.#pump();
+  }
+
+  #tellPhrases() {
+    this.#socket.send(JSON.stringify({ type: "hotwords", phrases: this.#phrases }));
   }
 
   /** Rewrite a message of this server session to the clock and the numbers of the take. */

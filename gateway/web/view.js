@@ -33,6 +33,11 @@ export function showProblem(sentence) {
   showText($("problem"), sentence ?? "");
 }
 
+/** The phrases that whoever speaks expects to say. */
+export function expected() {
+  return $("hotwords").value.split(",").map((phrase) => phrase.trim()).filter(Boolean);
+}
+
 /** Seconds so far, and of how many where that is known. */
 export function showClock(seconds, total) {
   const parts = total === undefined ? [seconds] : [seconds, total];

@@ -26,6 +26,7 @@ export async function takesWebRtc() {
 
 export class WhipSession {
   #on;
+  #phrases;
   #state = "idle";
   #peer = new RTCPeerConnection();
   #sender;
@@ -39,10 +40,12 @@ export class WhipSession {
 
   /**
    * @param stream With the microphone's track.
+   * @param phrases What is likely to be said.
    * @param on `state(state, why)`, `message(message)`, `progress()`.
    */
-  constructor({ stream, on }) {
+  constructor({ stream, phrases, on }) {
     this.#on = on;
+    this.#phrases = phrases;
     this.#sender = this.#peer.addTransceiver(stream.getAudioTracks()[0], { direction: "sendonly" }).sender;
     this.#channel = this.#peer.createDataChannel("asrgate");
     this.#channel.onmessage = ({ data }) => this.#receive(JSON.parse(data));
@@ -79,6 +82,9 @@ export class WhipSession {
     return this.#sender.replaceTrack(stream.getAudioTracks()[0]);
   }
 
+  /** The server takes phrases with the offer: these are for the next take. */
+  expect() {}
+
   /** No more audio: ask for the last words. */
   end() {
     if (this.#state !== "listening") return this.leave();
@@ -103,7 +109,8 @@ export class WhipSession {
   /** Offer without candidates: the server is found by its own, and ours may follow. */
   async #offer() {
     const offer = await this.#peer.createOffer();
-    const answer = await fetch("whip", {
+    const query = new URLSearchParams(this.#phrases.length ? { hotwords: this.#phrases.join(",") } : {});
+    const answer = await fetch(`whip?${query}`, {
       method: "POST",
       headers: { "Content-Type": "application/sdp" },
       body: offer.sdp,

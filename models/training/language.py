@@ -142,7 +142,7 @@ def build(config: LanguageConfig, shared: Path, corpus: Path, out: Path) -> None
         progress.advance(bar)
     symbols = tuple(pieces.id_to_piece(index) for index in range(pieces.get_piece_size()))
     spellings = {word: tuple(pieces.encode(word)) for word in words}
-    Lexicon(PHONES, symbols, words, spellings, letters).save(out / LEXICON_NAME)
+    Lexicon.of(PHONES, symbols, words, spellings, letters).save(out / LEXICON_NAME)
     print(_summary(words, ngram, out))
 
 

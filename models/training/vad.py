@@ -115,7 +115,7 @@ class Scenes:
         pcm *= 10 ** (rng.uniform(-50, 0) / 20) / (np.abs(pcm).max() + 1e-9)
         pcm = np.round(pcm * 32767).astype(np.float32) * np.float32(1 / 32768)
         before = np.zeros(OVERLAP_SAMPLES, np.float32)
-        return log_mel(before, pcm.reshape(-1, FRAME_SAMPLES)), labels.astype(np.float32)
+        return log_mel([before], [pcm.reshape(-1, FRAME_SAMPLES)]), labels.astype(np.float32)
 
     def _talk(self) -> tuple[Pcm, Pcm]:
         """Lay recordings behind one another, with pauses and at levels of their own."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.lexicon import Lexicon
 from pipeline.ngram import MAX_WORDS, Ngram
-from pipeline.phrases import shortest_spelling
 
 NEW_SHARE = 0.005
 """Of all words that will be said, so many are taken to be new ones, together."""
@@ -33,17 +32,15 @@ class WordTargets:
     def label(self, text: str) -> tuple[list[int], list[int]]:
         """Return piece ids and phone ids, [] of a kind where a word cannot be spelled or said."""
         words = text.split()
-        spelled = [self.spell(word) for word in words]
+        spelled = [self.lexicon.spell(word) for word in words]
         said = [self.lexicon.pronounce(word)[:1] for word in words]
         pieces = [piece for word in spelled for piece in word] if all(spelled) else []
         return pieces, [phone for variants in said for phone in variants[0]] if all(said) else []
 
-    def spell(self, word: str) -> tuple[int, ...]:
-        """Return the piece ids of a word, the fewest where the lexicon lacks it; () where they cannot spell it."""
-        return self.lexicon.spellings.get(word) or shortest_spelling(word, self.lexicon.pieces)
 
-
-def add_words(lexicon: Lexicon, ngram: Ngram, texts: Iterable[str]) -> tuple[Lexicon, Ngram, tuple[str, ...]]:
+def add_words(
+    lexicon: Lexicon, ngram: Ngram, texts: Iterable[str], most: int = MAX_WORDS
+) -> tuple[Lexicon, Ngram, tuple[str, ...]]:
     """Add the words of normalised texts that a model does not know, the most frequent first while there is room.
 
     They share `NEW_SHARE` as often as they occur; in the n-gram they may follow, and be followed by, any word.
@@ -51,18 +48,13 @@ def add_words(lexicon: Lexicon, ngram: Ngram, texts: Iterable[str]) -> tuple[Lex
     Returns:
         Both with the new words, and what these are.
     """
-    targets = WordTargets(lexicon)
-    counts = Counter(word for text in texts for word in text.split() if word not in lexicon.pronunciations)
-    said = {word: lexicon.pronounce(word, _VARIANTS) for word, _ in counts.most_common()}
-    new = [word for word, variants in said.items() if variants and targets.spell(word) and word not in ngram]
+    counts = Counter(word for text in texts for word in text.split() if word not in lexicon)
+    said = {word: lexicon.pronounce(word, _VARIANTS) for word, _ in counts.most_common(most)}
+    new = [word for word, variants in said.items() if variants and lexicon.spell(word) and word not in ngram]
     new = new[: MAX_WORDS - len(ngram.words)]
     if not new:
         return lexicon, ngram, ()
-    wider = replace(
-        lexicon,
-        pronunciations={**lexicon.pronunciations, **{word: said[word] for word in new}},
-        spellings={**lexicon.spellings, **{word: targets.spell(word) for word in new}},
-    )
+    wider = lexicon.widened({word: said[word] for word in new})
     counted = np.array([counts[word] for word in new], np.float32)
     one, two, three = ngram.log_probs
     shares = np.log(NEW_SHARE * counted / counted.sum()).astype(np.float32)
@@ -82,5 +74,5 @@ def phone_sentences(lexicon: Lexicon, ngram: Ngram, texts: Iterable[str]) -> Ite
     weights = np.exp(ngram.log_probs[0][first] + ngram.log_probs[1])
     for index in np.argsort(-weights)[:_PAIRS].tolist():
         pair = (ngram.words[first[index]], ngram.words[second[index]])
-        said = [lexicon.pronunciations[word][0] for word in pair if word in lexicon.pronunciations]
+        said = [lexicon.pronounce(word)[0] for word in pair if word in lexicon]
         yield float(weights[index]) * _PAIRS, [phone for phones in said for phone in phones]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.swap import Outcome, Swapped, _compare, _Listener
-from bench.swap_packages import BAD, GOOD, Publisher
+from bench.swap_packages import GOOD, Publisher
 from bench.tracks import Track
 from hotswap.documents import Root
 from hotswap.errors import Refused
@@ -21,6 +21,7 @@ from pipeline.errors import AsrgateError
 from serving.resident import EngineOptions, load_resident
 from tests.serving.test_local_swap import make_revision
 
+BAD = ("corrupt", "forged", "crashing", "slower", "worse", "slow")
 DUE = ["one two", "three", "four five six"]
 
 

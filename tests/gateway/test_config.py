@@ -76,7 +76,7 @@ def test_the_endpoint_defaults_are_those_of_the_pipeline() -> None:
         ("[ray]\nreplicas = 3", "ray.replicas 3 must be from 1 to ray.max_replicas 1"),
         ("[ray]\ntarget_use = 7", "ray.target_use"),
         ("[ray]\ntick_ms = 0", "ray.tick_ms"),
-        ('[vad]\nkind = "best"', "vad.kind takes one of auto, neural, silero, webrtc, not 'best'"),
+        ('[vad]\nkind = "best"', "vad.kind takes one of neural, silero, webrtc, not 'best'"),
         ("[vad]\noff = 0.9", "vad.off 0.9"),
         ("[denoise]\nmode = true", "denoise.mode takes one of off, auto, on"),
         ("[webrtc]\nadvertise = '192.0.2.1'", "webrtc.advertise takes a list of strings"),

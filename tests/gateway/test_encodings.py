@@ -205,7 +205,7 @@ def test_opus_is_decoded_at_the_rate_of_what_comes_next() -> None:
 def test_a_client_chooses_detector_and_endpoint() -> None:
     needs("silero_vad")
     model = ScriptedRecognizer().model
-    for kind, detector in (("neural", NeuralVad), ("silero", SileroVad), ("webrtc", WebRtcVad), ("auto", NeuralVad)):
+    for kind, detector in (("neural", NeuralVad), ("silero", SileroVad), ("webrtc", WebRtcVad)):
         chain = new_chain(AudioFormat(), model, WEBRTC, choice=StreamChoice(vad=VadKind(kind)))
         assert chain._detector is not None
         assert isinstance(chain._detector._model, detector)

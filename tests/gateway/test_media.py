@@ -3,11 +3,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from functools import partial
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import pytest
 
 from gateway import media
 from gateway.media import MediaWorker
+from models.vad import load
+from pipeline.neuralvad import NeuralVad
+from pipeline.vad import SpeechDetector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 
 async def test_steps_run_on_one_other_thread_in_order_and_answer_on_the_loop(worker: MediaWorker) -> None:
@@ -104,3 +114,25 @@ async def test_who_waited_for_a_result_waits_for_no_round(worker: MediaWorker, m
     worker.submit(int, more)
     async with asyncio.timeout(20):
         await finished.wait()
+
+
+async def test_streams_of_a_round_are_judged_at_once(worker: MediaWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load()
+    judged: list[int] = []
+    step = network.step
+
+    def noted(features: NDArray[np.float32], counts: Sequence[int], states: NDArray[np.float32]) -> object:
+        judged.append(len(counts))
+        return step(features, counts, states)
+
+    monkeypatch.setattr(network, "step", noted)
+    answers: asyncio.Queue[object] = asyncio.Queue()
+    busy = threading.Event()
+    worker.submit(busy.wait, answers.put_nowait)
+    for _ in range(20):
+        worker.step(SpeechDetector(NeuralVad(network)).hearing(np.zeros(1600, np.float32)), answers.put_nowait)
+    busy.set()
+    assert await answers.get() is True
+    assert [len(cast("list[object]", await answers.get())) for _ in range(20)] == [5] * 20
+    assert sum(judged) == 20
+    assert len(judged) <= 3

@@ -256,7 +256,7 @@ async def test_a_fault_of_ours_ends_the_session_and_does_not_hang_it(
     def fail(payload: bytes, now: float) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(session._chain, "push", fail)
+    monkeypatch.setattr(session._chain, "pushing", fail)
     await client.send(speech(0.1))
     said = await client.read()
     assert [e.code for e in errors(said)] == ["internal"]

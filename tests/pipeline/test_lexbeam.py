@@ -31,7 +31,9 @@ def ngram() -> Ngram:
 
 
 def beam(options: LexiconOptions = EVERYTHING) -> LexiconBeam:
-    return LexiconBeam(Lexicon(("A", "B", "C"), ("_a", "b", "_c", "_s"), SPOKEN, SPELLED, letters()), ngram(), options)
+    return LexiconBeam(
+        Lexicon.of(("A", "B", "C"), ("_a", "b", "_c", "_s"), SPOKEN, SPELLED, letters()), ngram(), options
+    )
 
 
 def noise(frames: int, symbols: int, seed: int, peak: float = 2.0) -> np.ndarray:
@@ -158,7 +160,7 @@ def test_a_state_is_a_value() -> None:
 
 
 def test_a_broken_off_word_is_left_out() -> None:
-    only = Lexicon(("A", "B", "C"), ("_a",), {"ab": ((0, 1),)}, {"ab": (0,)}, letters())
+    only = Lexicon.of(("A", "B", "C"), ("_a",), {"ab": ((0, 1),)}, {"ab": (0,)}, letters())
     search = LexiconBeam(only, ngram(), LexiconOptions(blank_penalty=0.0, beam=2.0))
     state: LexiconState = search.step(said(0, 1, 3, 0, 0), search.initial())
     assert spelled(search.best(state)[0]) in {("ab",), ("ab", "ab")}

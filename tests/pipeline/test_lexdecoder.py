@@ -23,7 +23,7 @@ from tests.pipeline.test_lexicon import letters
 PIECES = ("▁a", "b", "▁c", "▁s")
 SOUNDS = {**SPOKEN, "bab": ((1, 0, 1),), "cab": ((2, 0, 1),)}  # what the n-gram lacks is heard as a hotword only
 SPELLED = {"a": (0,), "ab": (0, 1), "c": (2,), "see": (3, 3), "absent": (1,), "bab": (1, 0, 1), "cab": ()}
-LEXICON = Lexicon(("A", "B", "C"), PIECES, SOUNDS, SPELLED, letters())
+LEXICON = Lexicon.of(("A", "B", "C"), PIECES, SOUNDS, SPELLED, letters())
 LATENCY = Latency(0.0, 0.0, 0.0, 1)
 
 
@@ -134,6 +134,18 @@ def test_a_phrase_of_several_words_comes_as_words() -> None:
     assert found.words[-1].end_s == pytest.approx(0.09 + 17 * 0.04)
 
 
+def test_a_hotword_sounds_as_it_is_said_to() -> None:
+    said = emitted("__B__A_B______", "_b_ab__")
+    for sounds in (("/B A B/",), ("bab",), ("/C/", "/b a0 b/")):
+        state = decoder().initial((Hotword("zorp", 3.0, sounds),))
+        assert words(decoder().final(decoder().step(said, state))) == ["zorp"], sounds
+
+
+def test_a_hotword_without_a_sound_is_left_out() -> None:
+    assert phrase_of(Hotword("4711"), LEXICON, ngram(), 1.0) is None
+    assert words(heard(decoder(), SAID, "4711")) == ["a", "c", "ab"]
+
+
 def test_what_is_not_said_is_not_heard() -> None:
     assert words(heard(decoder(), SAID, "bab", "cab", "absent")) == ["a", "c", "ab"]
 
@@ -144,6 +156,7 @@ def test_a_phrase_costs_the_other_words_nothing() -> None:
     options = LexiconOptions(width=1000, beam=1e9, phone_floor=1e9, blank_skip=2.0)
     base = beam(options)
     silent = phrase_of(Hotword("cccccc", 1e-9), LEXICON, ngram(), 1.0)
+    assert silent is not None
     beside = PhraseBeam(base, [silent])
     plain, found = (
         {spelled(text): text.score for text in search.best(search.step(log_probs, search.initial()), 10_000)}

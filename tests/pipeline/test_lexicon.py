@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.letters import ALPHABET, SLOTS, Letters
-from pipeline.lexicon import Lexicon, LexiconError, Tree
+from pipeline.lexicon import Lexicon, LexiconError, Rows, Tree
 
 PHONES = ("A", "B", "C")
 SPOKEN = [(7, (0, 1)), (3, (0, 1, 2)), (5, (0, 1)), (2, (2,)), (2, (1, 1)), (2, (0, 1)), (3, (0, 1, 2))]
@@ -20,7 +20,7 @@ def letters(seed: int = 0) -> Letters:
 
 def lexicon() -> Lexicon:
     spoken = {"ab": ((0, 1), (0,)), "c": ((2,),)}
-    return Lexicon(PHONES, ("_", "a", "b", "c"), spoken, {"ab": (0, 1, 2), "c": (3,)}, letters())
+    return Lexicon.of(PHONES, ("_", "a", "b", "c"), spoken, {"ab": (0, 1, 2), "c": (3,)}, letters())
 
 
 def walk(tree: Tree, root: int, phones: tuple[int, ...]) -> int | None:
@@ -40,7 +40,7 @@ def words_at(tree: Tree, node: int) -> set[int]:
 
 
 def test_every_pronunciation_leads_to_its_words_from_every_root() -> None:
-    tree = Tree.build(SPOKEN, len(PHONES))
+    tree = Tree.of(SPOKEN, len(PHONES))
     for root in range(len(PHONES) + 1):
         assert tree.label[root] == root
         for phones in ((0, 1), (0, 1, 2), (2,), (1, 1)):
@@ -52,12 +52,12 @@ def test_every_pronunciation_leads_to_its_words_from_every_root() -> None:
 
 
 def test_beginnings_are_shared() -> None:
-    tree = Tree.build(SPOKEN, len(PHONES))
+    tree = Tree.of(SPOKEN, len(PHONES))
     assert len(tree.label) == 4 + len({spoken[:n] for _, spoken in SPOKEN for n in range(1, len(spoken) + 1)})
 
 
 def test_the_best_below_a_node_is_the_best_of_its_branch() -> None:
-    tree = Tree.build(SPOKEN, len(PHONES))
+    tree = Tree.of(SPOKEN, len(PHONES))
     values = np.arange(8, dtype=np.float32) * -1
     best = tree.best_below(values)
     assert [best[root] for root in range(4)] == [-2] * 4
@@ -67,7 +67,7 @@ def test_the_best_below_a_node_is_the_best_of_its_branch() -> None:
 
 
 def test_parents_undo_children() -> None:
-    tree = Tree.build(SPOKEN, len(PHONES))
+    tree = Tree.of(SPOKEN, len(PHONES))
     parents = tree.parents()
     for _, spoken in SPOKEN:
         for n in range(1, len(spoken) + 1):
@@ -77,7 +77,7 @@ def test_parents_undo_children() -> None:
 @pytest.mark.parametrize("spoken", [[], [(1, ())], [(1, (3,))]])
 def test_a_tree_that_cannot_be_is_refused(spoken: list[tuple[int, tuple[int, ...]]]) -> None:
     with pytest.raises(LexiconError, match="phone"):
-        Tree.build(spoken, len(PHONES))
+        Tree.of(spoken, len(PHONES))
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -88,6 +88,25 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert dict(loaded.spellings) == dict(original.spellings)
     for name, array in vars(loaded.letters).items():
         np.testing.assert_array_equal(array, getattr(original.letters, name))
+
+
+def test_rows_of_unequal_length_as_a_table() -> None:
+    rows = Rows.of([(1,), (), (2, 3, 4), (5, 6)], np.uint8)
+    assert [rows[index] for index in range(len(rows))] == [(1,), (), (2, 3, 4), (5, 6)]
+    assert rows.table(np.array([3, 0]), 9).tolist() == [[5, 6], [1, 9]]
+    assert rows.table(np.array([2, 1]), -1).tolist() == [[2, 3, 4], [-1, -1, -1]]
+    more = rows.followed_by(Rows.of([(7, 8)], np.uint8))
+    assert [more[index] for index in (2, 3, 4)] == [(2, 3, 4), (5, 6), (7, 8)]
+
+
+def test_words_are_added_and_spelled_with_the_fewest_pieces() -> None:
+    words = Lexicon.of(PHONES, ("\u2581", "a", "b", "ab", "\u2581a"), {"b": ((1,),)}, {"b": (0, 2)}, letters())
+    wider = words.widened({"aab": ((0, 0, 1), (0, 1))})
+    assert wider.pronunciations == {"b": ((1,),), "aab": ((0, 0, 1), (0, 1))}
+    assert wider.spellings == {"b": (0, 2), "aab": (4, 3)}
+    assert "aab" in wider
+    assert "aab" not in words
+    assert words.spell("c") == ()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

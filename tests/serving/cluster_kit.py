@@ -12,7 +12,7 @@ from pathlib import Path
 from serving.fleet import FleetRecognizer
 from serving.local import LocalRecognizer
 from serving.replica import Replica
-from serving.wire import Refused, Reply, Request, Sealed, seal
+from serving.wire import Needs, Refused, Reply, Request, Sealed, seal
 
 
 class Cluster:
@@ -73,10 +73,10 @@ class Cluster:
         self._deaths[name].set()
         await self.replicas.pop(name).aclose()
 
-    async def discover(self) -> Sequence[Sealed]:
+    async def discover(self, needs: Needs) -> Sequence[Sealed]:
         if self.deaf:
             raise ConnectionError("the head is away")
-        return [seal(self.replicas[name].describe()) for name in sorted(self.named - self.hanging)]
+        return [seal(await self.replicas[name].describe(needs)) for name in sorted(self.named - self.hanging)]
 
     async def call(self, request: Request) -> Reply | Refused:
         self.requests.append(request)

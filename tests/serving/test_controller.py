@@ -307,6 +307,19 @@ async def test_one_word_takes_it_back(house: House, in_memory: bool) -> None:
     house.replica.close()
 
 
+async def test_candidates_that_were_turned_down_leave_the_way_back(house: House) -> None:
+    async with at_work(house) as controller:
+        for revision in (2, 3, 4):
+            tried = await controller.start(Plan(house.package(revision), canary=(5,)), "ann")
+            await reaches(controller, tried.number, S.CANARY)
+            await controller.abort(tried.number, "ann")
+        await ended(controller, controller.start(Plan(house.package(5)), "ann"))
+        assert house.serves == (5, 5)
+        await controller.rollback("tiny", "ann")
+        assert house.serves == (6, 6)
+        assert house.store.at("tiny", 6).manifest.digest == read_manifest(house.folder / "1").digest
+
+
 async def test_an_emergency_leaves_out_the_trial_and_the_recordings_but_not_trust(house: House) -> None:
     async def never(_: str) -> Mapping[str, Rates]:
         raise AssertionError

@@ -42,8 +42,8 @@ def choose(folder: Path, contract: ModelContract, kind: DecoderKind = DecoderKin
 def test_a_bare_model_is_greedy_and_has_a_beam_for_hotwords(tmp_path: Path, contract: ModelContract) -> None:
     decoders = choose(tmp_path, contract)
     assert decoders.kind == "greedy"
-    assert isinstance(decoders.choose(()), GreedyDecoder)
-    assert isinstance(decoders.choose(HOT), BeamDecoder)
+    assert isinstance(decoders.begin(())[0], GreedyDecoder)
+    assert isinstance(decoders.begin(HOT)[0], BeamDecoder)
 
 
 def test_the_model_says_how_it_is_best_decoded_and_the_operator_has_the_last_word(
@@ -52,14 +52,14 @@ def test_the_model_says_how_it_is_best_decoded_and_the_operator_has_the_last_wor
     ngram().save(tmp_path / "ngram.npz")
     LEXICON.save(tmp_path / "lexicon.npz")
     decoders = choose(tmp_path, contract)
-    assert isinstance(decoders.choose(()), LexiconDecoder)
-    assert isinstance(decoders.choose(HOT), LexiconDecoder)
-    assert isinstance(choose(tmp_path, replace(contract, phone_log_probs_output=None)).choose(()), GreedyDecoder)
+    assert isinstance(decoders.begin(())[0], LexiconDecoder)
+    assert isinstance(decoders.begin(HOT)[0], LexiconDecoder)
+    assert isinstance(choose(tmp_path, replace(contract, phone_log_probs_output=None)).begin(())[0], GreedyDecoder)
     (tmp_path / "decoder.json").write_text('{"kind": "beam"}')
-    assert isinstance(choose(tmp_path, contract).choose(()), BeamDecoder)
-    assert isinstance(choose(tmp_path, contract, DecoderKind.LEXICON).choose(()), LexiconDecoder)
-    assert isinstance(choose(tmp_path, contract, DecoderKind.BEAM).choose(()), BeamDecoder)
-    assert isinstance(choose(tmp_path, contract, DecoderKind.GREEDY).choose(()), GreedyDecoder)
+    assert isinstance(choose(tmp_path, contract).begin(())[0], BeamDecoder)
+    assert isinstance(choose(tmp_path, contract, DecoderKind.LEXICON).begin(())[0], LexiconDecoder)
+    assert isinstance(choose(tmp_path, contract, DecoderKind.BEAM).begin(())[0], BeamDecoder)
+    assert isinstance(choose(tmp_path, contract, DecoderKind.GREEDY).begin(())[0], GreedyDecoder)
 
 
 def test_a_lexicon_needs_its_files_and_its_model(tmp_path: Path, contract: ModelContract) -> None:

@@ -14,6 +14,7 @@ import serving.wire
 from serving.errors import LeaseLost, Overloaded, ReplicaFailed, UnknownModel, VersionSkew
 from serving.fleet import FleetRecognizer
 from serving.local import LocalRecognizer
+from serving.wire import Needs
 from tests.gateway.scripted import until
 from tests.serving.cluster_kit import Cluster
 from tests.serving.expected import expected_final, same_words
@@ -142,7 +143,7 @@ async def test_a_gateway_that_vanishes_leaves_no_lease_behind(cluster: Cluster, 
     await until(lambda: replica.status().leases == 1)
     cluster.hanging.add("a")
     cluster.skipped_s += 20.0
-    replica.describe()
+    await replica.describe(Needs())
     assert replica.status().leases == 0
     cluster.hanging.clear()
     feed(fleet, 2, 3, send=1)
@@ -199,7 +200,7 @@ async def test_a_choice_is_what_the_replicas_serve_or_refused(cluster: Cluster, 
         await sink.over.wait()
         assert same_words(sink.final, expected_final(slots_model, 1, 1))
     for choice in ("other", f"{name}@{revision + 1}"):
-        with pytest.raises(UnknownModel, match=f"there is {name}@{revision}"):
+        with pytest.raises(UnknownModel, match=f"there are {name}@{revision}"):
             fleet.open(Sink(), choice=choice)
 
 
@@ -209,7 +210,7 @@ async def test_another_version_is_refused_by_name(
     cluster.start("a", slots_model)
     fleet = await cluster.gateway()
     monkeypatch.setattr(serving.wire, "version", lambda: "9.9")
-    old = await cluster.discover()
+    old = await cluster.discover(Needs())
     monkeypatch.undo()
     with pytest.raises(VersionSkew, match=r"9\.9.*install the same version"):
         await FleetRecognizer(_found(old), cluster.call).connect()
@@ -262,7 +263,7 @@ def test_the_servers_event_loop_suits_it(slots_model: Path) -> None:
 
 
 def _found(sealed: object) -> object:
-    async def discover() -> object:
+    async def discover(_: Needs) -> object:
         return sealed
 
     return discover

@@ -46,11 +46,19 @@ def test_few_streams_wait_no_longer_than_they_must() -> None:
     assert outcome.worst_s(live, 1.0) <= 0.010 + 2 * cpu_step_s(3)
 
 
+def test_the_busier_the_engine_the_longer_the_wait_for_company() -> None:
+    idle, busy = opened(range(120)), opened(range(120))
+    few, many = simulate(idle, speaking(range(5), 30)), simulate(busy, speaking(range(120), 30))
+    assert 2 * idle.wait_s < busy.wait_s
+    assert few.worst_s(range(5), 1.0) < 0.050
+    assert sum(many.batches) / len(many.batches) > 8
+
+
 @pytest.mark.parametrize(("step_s", "wait_s"), [(0.02, 0.03), (0.08, 0.02), (0.2, 0.0)])
 def test_what_a_step_takes_is_not_waited(step_s: float, wait_s: float) -> None:
     scheduler = opened(range(9), max_wait_s=0.03, budget_s=0.1)
-    for _ in range(40):
-        scheduler.stepped(step_s)
+    for step in range(100):
+        scheduler.stepped(step * step_s, (step + 1) * step_s)
     assert scheduler.wait_s == pytest.approx(wait_s)
     scheduler.push(0, 5.0)
     assert scheduler.next_deadline(5.0) == pytest.approx(5.0 + wait_s)
@@ -111,6 +119,8 @@ def test_compiled_sizes_are_filled_with_rows_and_not_with_silence(streams: int) 
 
 def test_rows_left_behind_leave_when_they_are_due() -> None:
     scheduler = opened(range(20), max_wait_s=0.01, buckets=(1, 2, 4, 8))
+    for step in range(-100, 0):
+        scheduler.stepped(step / 1000, (step + 1) / 1000)
     for lease, at in enumerate((0.0, 0.001, 0.002, 0.003, 0.009)):
         scheduler.push(lease, at)
     assert scheduler.poll(0.010) == [0, 1, 2, 3]

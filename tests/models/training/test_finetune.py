@@ -41,7 +41,7 @@ HEADER = "path\tseconds\tspeaker\tsplit\tsource\tlicence\ttranscript\n"
 def lexicon() -> Lexicon:
     variants = {word: (phones,) for word, phones in SAID.items()}
     letters = train_letters(variants, len(PHONES), epochs=3, seed=1, step=lambda: None)
-    return Lexicon(PHONES, PIECES, variants, {"one": (1,), "two": (2,), "three": (3, 5, 6, 7, 7)}, letters)
+    return Lexicon.of(PHONES, PIECES, variants, {"one": (1,), "two": (2,), "three": (3, 5, 6, 7, 7)}, letters)
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ def test_numpy_says_what_torch_says() -> None:
     network = Network(Recipe(inputs=7, units=9), features.mean((0, 1)), features.std((0, 1)))
     expected = torch.sigmoid(network(features))[0].detach().numpy()
     ours = VadNetwork(network.tensors())
-    state = np.zeros(9, np.float32)
+    state = np.zeros((1, 9), np.float32)
     heard = []
     for part in np.split(features[0].numpy(), [1, 4, 30]):
-        probabilities, state = ours.step(part, state)
+        (probabilities,), state = ours.step(part, [len(part)], state)
         heard += probabilities
     np.testing.assert_allclose(heard, expected, atol=1e-5)
 
@@ -55,5 +55,6 @@ def test_a_recipe_runs_from_corpus_to_weights(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "train.json").read_text())[0]["samples"] == len(voice)
     network = VadNetwork(train(tmp_path, Recipe(steps=3, scenes=2, inputs=8, units=8)).tensors())
     frames = np.zeros((5, FRAME_SAMPLES), np.float32)
-    probabilities, _ = network.step(np.zeros((len(frames), BANDS), np.float32), np.zeros(8, np.float32))
+    features, state = np.zeros((len(frames), BANDS), np.float32), np.zeros((1, 8), np.float32)
+    (probabilities,), _ = network.step(features, [len(frames)], state)
     assert all(0.0 <= probability <= 1.0 for probability in probabilities)
