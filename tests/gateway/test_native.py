@@ -43,7 +43,7 @@ def test_every_key_is_read() -> None:
         ("sample_rate=٨٠٠٠", BadParameter, "8000"),
         ("encoding=mp3", BadParameter, "pcm_s16le, pcm_f32le, mulaw, alaw"),
         ("denoise=yes", BadParameter, "off, auto, on"),
-        ("vad=off", BadParameter, "auto, neural, silero, webrtc"),
+        ("vad=off", BadParameter, "neural, silero, webrtc"),
         ("endpoint_ms=50", BadParameter, "200 to 5000"),
         ("endpoint_ms=700.5", BadParameter, "200 to 5000"),
         ("channels=0", BadParameter, "1, 2"),
