@@ -62,7 +62,7 @@ def simulate(
             now = min(following + [at for at, _ in arrivals[:1]])
             continue
         took_s = step_s(bucket_for(len(batch), scheduler.buckets))
-        scheduler.stepped(now, now + took_s)
+        scheduler.stepped(now, now + took_s, took_s)
         now += took_s
         outcome.batches.append(len(batch))
         for lease in batch:

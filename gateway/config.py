@@ -254,7 +254,7 @@ class ServingConfig:
     Attributes:
         slots: Utterances decoded at the same time.
         max_batch: Most utterances in one step.
-        max_wait_ms: Longest a chunk waits for others to share its step, when the engine is fully busy.
+        max_wait_ms: Longest a chunk waits for others to share its step, when the model takes all the time.
         budget_ms: From a chunk's arrival to its words; what a step takes of it is not waited, and past it live speech
             is late and files give way.
         max_waiting: Utterances that may wait for a slot.
@@ -266,7 +266,7 @@ class ServingConfig:
 
     slots: int = 256
     max_batch: int = 16
-    max_wait_ms: float = 80.0
+    max_wait_ms: float = 100.0
     budget_ms: float = 100.0
     max_waiting: int = 64
     threads: int = 1

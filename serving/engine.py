@@ -59,7 +59,7 @@ class Engine:
         stepper: Stepper,
         decoders: Decoders | None = None,
         *,
-        max_wait_ms: float = 80.0,
+        max_wait_ms: float = 100.0,
         budget_ms: float = 100.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -144,7 +144,7 @@ class Engine:
                 row.text = partial.text
                 self._updates.append((lease, partial))
         ended = self._clock()
-        self._scheduler.stepped(began, ended)
+        self._scheduler.stepped(began, ended, infer_ms / 1000)
         self.meter.add(began, ended, len(batch), time.thread_time() - cpu_s)
 
     def _end(self, lease: int, update: Update | None) -> None:

@@ -69,7 +69,7 @@ class LocalRecognizer:
         *,
         slots: int = 256,
         max_batch: int = 16,
-        max_wait_ms: float = 80.0,
+        max_wait_ms: float = 100.0,
         budget_ms: float = 100.0,
         max_waiting: int = 64,
         threads: int = 1,
@@ -85,7 +85,7 @@ class LocalRecognizer:
             folder: The model's folder, or its ONNX file with `tokens.txt` beside it.
             slots: Utterances decoded at the same time.
             max_batch: Most utterances in one step.
-            max_wait_ms: Longest a chunk waits for others to share its step, when the engine is fully busy.
+            max_wait_ms: Longest a chunk waits for others to share its step, when the model takes all the time.
             budget_ms: From a chunk's arrival to its words; what a step takes of it is not waited.
             max_waiting: Utterances that may wait for a slot before `Overloaded` is raised.
             threads: Threads inside one model step.

@@ -31,7 +31,7 @@ class EngineOptions:
     Attributes:
         slots: Utterances decoded at the same time.
         max_batch: Most utterances in one step.
-        max_wait_ms: Longest a chunk waits for others to share its step, when the engine is fully busy.
+        max_wait_ms: Longest a chunk waits for others to share its step, when the model takes all the time.
         budget_ms: From a chunk's arrival to its words; what a step takes of it is not waited.
         threads: Threads inside one model step.
         provider: Execution provider, or `auto`; see `serving.runtime`.
@@ -42,7 +42,7 @@ class EngineOptions:
 
     slots: int = 256
     max_batch: int = 16
-    max_wait_ms: float = 80.0
+    max_wait_ms: float = 100.0
     threads: int = 1
     provider: str = "auto"
     overrides: Mapping[str, str | int] = field(default_factory=dict)

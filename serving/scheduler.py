@@ -1,9 +1,10 @@
 """Which leases share the next batch, and when it leaves. Pure policy: no clock, no thread, no tensor.
 
 A batch leaves when it is full, when every open lease is in it (waiting could not help), or when its oldest chunk has
-waited for company long enough: the busier the engine, the longer, for a large batch costs less per row, but never
-longer than the latency budget leaves beside the step itself. A lease has at most one chunk in a batch and goes to
-the back of its line afterwards, so a file fed at once takes turns with the rest.
+waited for company long enough: hardly at all while there is time to spare, the longer the more of it the model takes,
+for a large batch costs it less per row, and never longer than the latency budget leaves beside the step. A lease has
+at most one chunk in a batch and goes to the back of its line afterwards, so a file fed at once takes turns with the
+rest.
 
 Live leases go before file leases. While both wait, one place in `_FILE_EVERY` goes to a file, so neither line starves;
 while live speech is late, as after a stall, files wait until it has caught up, `_FILE_PATIENCE_S` at most.
@@ -36,7 +37,7 @@ class Scheduler:
 
     Args:
         max_batch: Most rows of a batch.
-        max_wait_s: Longest a chunk waits for company, when steps fill all the time.
+        max_wait_s: Longest a chunk waits for company, when the model takes all the time.
         budget_s: From a chunk's arrival to its words; what a step takes of it is not waited.
         buckets: Batch sizes that are compiled; empty where any will do.
     """
@@ -44,7 +45,7 @@ class Scheduler:
     def __init__(
         self,
         max_batch: int = 16,
-        max_wait_s: float = 0.080,
+        max_wait_s: float = 0.100,
         budget_s: float = 0.100,
         buckets: tuple[int, ...] = (),
     ) -> None:
@@ -64,7 +65,7 @@ class Scheduler:
     @property
     def wait_s(self) -> float:
         """How long a chunk waits for company now."""
-        return min(self._busy * self.max_wait_s, max(0.0, self.budget_s - self._step_s))
+        return min(self._busy**2 * self.max_wait_s, max(0.0, self.budget_s - self._step_s))
 
     def open(self, lease: int, live: bool = True) -> None:
         """Admit a lease to one of the two lines."""
@@ -97,12 +98,12 @@ class Scheduler:
                 self._lines[self._live[lease]].append(lease)
         return batch
 
-    def stepped(self, began: float, ended: float) -> None:
-        """Learn from a step how long steps take, and what share of the time."""
+    def stepped(self, began: float, ended: float, model_s: float) -> None:
+        """Learn from a step how long steps take, and what share of the time is the model's, which company saves."""
         took_s = ended - began
         self._step_s += (took_s - self._step_s) * (_LEARNING if self._step_s else 1.0)
         if self._ended is not None and ended > self._ended:
-            self._busy += (min(1.0, took_s / (ended - self._ended)) - self._busy) * _LEARNING
+            self._busy += (min(1.0, model_s / (ended - self._ended)) - self._busy) * _LEARNING
         self._ended = ended
 
     def next_deadline(self, now: float) -> float | None:

@@ -13,7 +13,7 @@ def _scheduler(live: int = 0, file: int = 0, max_batch: int = 4) -> Scheduler:
     """Return a busy one with live leases 0, 1, ... and files 100, 101, ..., in which live speech is never late."""
     scheduler = Scheduler(max_batch=max_batch, max_wait_s=0.010, budget_s=1000.0)
     for step in range(-100, 0):
-        scheduler.stepped(step / 1000, (step + 1) / 1000)
+        scheduler.stepped(step / 1000, (step + 1) / 1000, 0.001)
     for lease in range(live):
         scheduler.open(lease)
     for lease in range(100, 100 + file):

@@ -58,7 +58,7 @@ def test_the_busier_the_engine_the_longer_the_wait_for_company() -> None:
 def test_what_a_step_takes_is_not_waited(step_s: float, wait_s: float) -> None:
     scheduler = opened(range(9), max_wait_s=0.03, budget_s=0.1)
     for step in range(100):
-        scheduler.stepped(step * step_s, (step + 1) * step_s)
+        scheduler.stepped(step * step_s, (step + 1) * step_s, step_s)
     assert scheduler.wait_s == pytest.approx(wait_s)
     scheduler.push(0, 5.0)
     assert scheduler.next_deadline(5.0) == pytest.approx(5.0 + wait_s)
@@ -120,7 +120,7 @@ def test_compiled_sizes_are_filled_with_rows_and_not_with_silence(streams: int) 
 def test_rows_left_behind_leave_when_they_are_due() -> None:
     scheduler = opened(range(20), max_wait_s=0.01, buckets=(1, 2, 4, 8))
     for step in range(-100, 0):
-        scheduler.stepped(step / 1000, (step + 1) / 1000)
+        scheduler.stepped(step / 1000, (step + 1) / 1000, 0.001)
     for lease, at in enumerate((0.0, 0.001, 0.002, 0.003, 0.009)):
         scheduler.push(lease, at)
     assert scheduler.poll(0.010) == [0, 1, 2, 3]
