@@ -34,7 +34,7 @@ from rich.table import Table
 
 from bench import sherpa, tracks
 from bench.clients import Client
-from bench.engine_peer import int8_forms
+from bench.engine_peer import AGREEMENT, int8_forms
 from bench.load import run_clients
 from bench.report import percentiles
 from bench.server import CostMeter, Server, ServerFailed, started
@@ -54,7 +54,6 @@ _GROWTH = 1.4
 _RESOLUTION = 0.08  # of the number of streams
 _REST_S = 11.0  # after too many streams: ours admits by its load of the last 10 s
 _CHANCES = 2  # something else on the machine may have spoilt the first
-_AGREEMENT = 0.85  # random weights leave near ties, where int8 often finds the other symbol; a step costs the same
 _EVERY_SECOND = "[vad]\non = 0.0\noff = 0.0\n\n[vad.hysteresis]\nmargin_db = -200.0\n"
 
 Start = Callable[[], "contextlib.AbstractContextManager[Server]"]
@@ -170,7 +169,7 @@ def make_sides(
     ours, config = folder / "ours", folder / "every-second.toml"
     config.write_text(_EVERY_SECOND)
     if not ours.is_dir():
-        optimize(model, ours, int8=True, int8_agreement=_AGREEMENT)
+        optimize(model, ours, int8=True, int8_agreement=AGREEMENT)
     theirs = _peer_form(model, folder, against)
     arguments = ["--model", str(ours), *(["--config", str(config)] if every else [])]
     pools = {encoding: [tracks.build_track(clips, seconds, encoding, tracks.RATE_HZ, seed) for seed in range(16)]

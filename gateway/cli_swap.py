@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.options import JsonOption
+from gateway.options import SERVER, JsonOption, ServerOption, TokenOption, WhyOption, operator_of
 
 if TYPE_CHECKING:
     from gateway.operator_client import Operator
@@ -22,16 +22,9 @@ _POLL_S = 0.2
 _OVER = ("ACTIVE", "REJECTED", "RETIRED", "ROLLED_BACK")
 _ON_TRIAL = ("SHADOW", "CANARY")
 
-ServerOption = Annotated[str, typer.Option("--server", envvar="ASRGATE_SERVER", help="The gateway to talk to.")]
-TokenOption = Annotated[
-    str, typer.Option(envvar="ASRGATE_ADMIN_TOKEN", help="Operators' token; on the same machine none is needed.")
-]
 NumberArgument = Annotated[
     int | None, typer.Argument(metavar="[SWAP]", help="Number of the swap; by default the one under way.")
 ]
-WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the log.")]
-
-SERVER = "http://127.0.0.1:8080"
 
 
 @app.command()
@@ -56,7 +49,7 @@ def start(
     serves, as far as asked for. Without --auto each share waits for `asrgate swap promote`. Exit status 1 where it is
     rejected.
     """
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         source = operator.upload(Path(package)) if package.endswith(".smmod") else package
         wanted = {"source": source, "auto": auto, "emergency": emergency, "who": getpass.getuser(), "why": why}
         shares = {"shadow": _percent(shadow), "canary": [_percent(share) for share in canary.split(",") if share]}
@@ -74,7 +67,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Say where a swap stands, which models are in memory, and how the candidate compares."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         swaps = operator.ask("GET", "/swaps")
         models = operator.ask("GET", "/models")
         swap = operator.ask("GET", f"/swaps/{number or swaps[0]['number']}") if number or swaps else None
@@ -100,7 +93,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Let a swap that is on trial take its next step."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         word = {"who": getpass.getuser(), "at_once": now}
         before = _under_way(operator, number)
         operator.ask("POST", f"/swaps/{before['number']}/promote", word)
@@ -119,7 +112,7 @@ def abort(
     as_json: JsonOption = False,
 ) -> None:
     """End a swap before its model serves."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         path = f"/swaps/{_under_way(operator, number)['number']}/abort"
         swap = operator.ask("POST", path, {"who": getpass.getuser(), "why": why})
         typer.echo(json.dumps(swap) if as_json else swap["title"])
@@ -135,7 +128,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Let the model serve again that served before, at once."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         swap = operator.ask("POST", "/rollback", {"who": getpass.getuser(), "why": why, "name": name})
         served = f"{swap['facts']['source']} serves again, as {swap['name']}@{swap['revision']}"
         typer.echo(json.dumps(swap) if as_json else served)
@@ -152,7 +145,7 @@ def history(
     from rich.console import Console
     from rich.table import Table
 
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         events = operator.ask("GET", "/events")
     if as_json:
         typer.echo(json.dumps(events))
@@ -161,12 +154,6 @@ def history(
     for event in events:
         table.add_row(str(event["swap"]), event["at"], event["who"], event["step"], event["why"] or _facts(event))
     Console().print(table)
-
-
-def _operator(server: str, token: str) -> Operator:
-    from gateway.operator_client import Operator
-
-    return Operator(server, token)
 
 
 def _under_way(operator: Operator, number: int | None) -> dict[str, Any]:

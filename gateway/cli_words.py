@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli_swap import SERVER, ServerOption, TokenOption, WhyOption
-from gateway.options import JsonOption, ModelOption
+from gateway.options import SERVER, JsonOption, ModelOption, ServerOption, TokenOption, WhyOption, operator_of
 
 if TYPE_CHECKING:
     from gateway.operator_client import Operator
@@ -24,7 +23,7 @@ PhrasesArgument = Annotated[list[str], typer.Argument(metavar="PHRASE..", help="
 @app.command()
 def show(*, server: ServerOption = SERVER, token: TokenOption = "", as_json: JsonOption = False) -> None:
     """List the phrases that every stream hears, as a file that `words set` takes."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         held = operator.ask("GET", "/words")
     if as_json:
         typer.echo(json.dumps(held))
@@ -44,7 +43,7 @@ def set_(
     as_json: JsonOption = False,
 ) -> None:
     """Let every stream hear the phrases of a file, and no others. A line that cannot be used changes nothing."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         _put(operator, file.read_text(encoding="utf-8").splitlines(), None, why, as_json=as_json)
 
 
@@ -63,7 +62,7 @@ def add(
 ) -> None:
     """Let every stream hear some phrases more; one that is there already gets the weight and sound given now."""
     ending = f"{'' if weight is None else f':{weight:g}'}{f' = {sounds}' if sounds else ''}"
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         held = operator.ask("GET", "/words")
         lines = [*held["phrases"], *(f"{phrase}{ending}" for phrase in phrases)]
         _put(operator, lines, held["seq"], why, as_json=as_json)
@@ -82,7 +81,7 @@ def remove(
     from pipeline.errors import BadHotword
     from pipeline.phraselist import read_phrases
 
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         held = operator.ask("GET", "/words")
         gone = {hotword.key: hotword.phrase for hotword in read_phrases(phrases)}
         kept = [line for line in held["phrases"] if not gone.keys() & {one.key for one in read_phrases([line])}]
@@ -97,7 +96,7 @@ def clear(
     *, why: WhyOption = "", server: ServerOption = SERVER, token: TokenOption = "", as_json: JsonOption = False
 ) -> None:
     """Let every stream hear its own phrases only; the n-gram stays."""
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         _put(operator, [], None, why, as_json=as_json)
 
 
@@ -124,7 +123,7 @@ def ngram(
     if sum((file is not None, text is not None, own)) != 1:
         raise typer.BadParameter("give an n-gram, --text FILE or --own")
     query = {"who": getpass.getuser(), "why": why}
-    with _operator(server, token) as operator, tempfile.TemporaryDirectory(prefix="asrgate-words-") as scratch:
+    with operator_of(server, token) as operator, tempfile.TemporaryDirectory(prefix="asrgate-words-") as scratch:
         if own:
             done = operator.send("DELETE", "/words/ngram", query)
         else:
@@ -141,7 +140,7 @@ def history(*, server: ServerOption = SERVER, token: TokenOption = "", as_json: 
     from rich.console import Console
     from rich.table import Table
 
-    with _operator(server, token) as operator:
+    with operator_of(server, token) as operator:
         events = operator.ask("GET", "/words/events")
     if as_json:
         typer.echo(json.dumps(events))
@@ -181,9 +180,3 @@ def _state(held: dict[str, Any]) -> str:
     ngram = "its own n-gram" if not held["ngram"] else f"n-gram {held['ngram'][:12]}"
     unused = "" if held["ngram_used"] or not held["ngram"] else " (not used: the model has another one of its own)"
     return f"{held['model']}: {len(held['phrases'])} phrases, {ngram}{unused}"
-
-
-def _operator(server: str, token: str) -> Operator:
-    from gateway.operator_client import Operator
-
-    return Operator(server, token)

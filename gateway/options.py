@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from gateway.config import Config
+    from gateway.operator_client import Operator
     from pipeline.hotwords import Hotword
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="Configuration file (TOML).")]
@@ -28,7 +29,21 @@ HotwordsOption = Annotated[
     typer.Option(exists=True, dir_okay=False, help="Phrases to favour, one per line, 'new york' or 'new york:2.5'."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ServerOption = Annotated[str, typer.Option("--server", envvar="ASRGATE_SERVER", help="The gateway to talk to.")]
+TokenOption = Annotated[
+    str, typer.Option(envvar="ASRGATE_ADMIN_TOKEN", help="Operators' token; on the same machine none is needed.")
+]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, for the log.")]
 ProgressOption = Annotated[bool | None, typer.Option(help="Progress bar; by default where stderr is a terminal.")]
+
+SERVER = "http://127.0.0.1:8080"
+
+
+def operator_of(server: str, token: str) -> Operator:
+    """Return a client of a gateway's admin interface; see `ServerOption` and `TokenOption`."""
+    from gateway.operator_client import Operator
+
+    return Operator(server, token)
 
 
 def configured(

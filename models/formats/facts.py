@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import ContractMismatch
+from models.errors import ContractMismatch, UnknownLayout
 from models.formats.signature import Signature, Tensor
 
 
@@ -27,6 +27,18 @@ class Facts:
     overrides: Mapping[str, str | int]
     tokens: tuple[str, ...]
     phones: tuple[str, ...] = ()
+
+    def check_ctc(self, output: str) -> None:
+        """Refuse a transducer's encoder, which has the caches of its CTC sibling but not its output.
+
+        Raises:
+            UnknownLayout: The output is not there.
+        """
+        if output not in self.signature.outputs:
+            raise UnknownLayout(
+                f"{self.path} is the encoder of a transducer (its outputs begin with "
+                f"{next(iter(self.signature.outputs))}); export the CTC head of the model instead"
+            )
 
     def text(self, key: str) -> str | None:
         """Return a fact, or None where neither the file nor the overrides give it."""

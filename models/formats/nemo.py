@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from models.contract import ModelContract, StateTensor
-from models.errors import ContractMismatch, UnknownLayout
+from models.errors import ContractMismatch
 from models.formats.facts import Facts
 from models.formats.signature import Signature
 from pipeline.features import NEMO_LOGMEL, FeatureSpec
@@ -34,12 +34,7 @@ def read(facts: Facts) -> ModelContract:
         ContractMismatch: A fact is missing or contradicts another.
     """
     signature = facts.signature
-    if "logprobs" not in signature.outputs:
-        msg = (
-            f"{facts.path} is the encoder of a transducer (outputs: {', '.join(signature.outputs)}); "
-            "export the CTC head of the model instead"
-        )
-        raise UnknownLayout(msg)
+    facts.check_ctc("logprobs")
     vocabulary = facts.vocabulary(signature.outputs["logprobs"])
     window, shift = facts.need_int("window_size"), facts.need_int("chunk_shift")
     states = [

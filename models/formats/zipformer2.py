@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from models.contract import ModelContract, StateTensor
-from models.errors import ContractMismatch, UnknownLayout
+from models.errors import ContractMismatch
 from models.formats.facts import Facts
 from models.formats.signature import Signature, Tensor
 from pipeline.features import KALDI_FBANK, FeatureSpec
@@ -32,12 +32,7 @@ def read(facts: Facts) -> ModelContract:
         ContractMismatch: A fact is missing or contradicts another.
     """
     signature = facts.signature
-    if "log_probs" not in signature.outputs:
-        msg = (
-            f"{facts.path} is the encoder of a transducer (its outputs begin with {next(iter(signature.outputs))}); "
-            "export the CTC head of the model instead"
-        )
-        raise UnknownLayout(msg)
+    facts.check_ctc("log_probs")
     x = signature.inputs["x"]
     return ModelContract(
         layout=LAYOUT,
