@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError
 from hotswap.errors import MissingExtra
@@ -38,6 +38,18 @@ def open_store(config: Config) -> Store:
         return opened(config.swap.folder)
     except MissingExtra as error:
         raise SwapsUnavailable(f"the store cannot be opened: {error}") from error
+
+
+def stored_models(config: Config) -> list[dict[str, Any]]:
+    """Describe the models in the store of a gateway.
+
+    Raises:
+        SwapsUnavailable: An extra is not installed.
+    """
+    store = open_store(config)
+    from hotswap.library import listed
+
+    return listed(store)
 
 
 def trusted(config: Config) -> Root:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.config import AdminConfig
 from gateway.media import MediaWorker
-from gateway.stored import SwapsUnavailable, has_swapped, open_store, trusted
+from gateway.stored import SwapsUnavailable, has_swapped, open_store, stored_models, trusted
 from hotswap.errors import MissingExtra
-from hotswap.library import listed
 from pipeline.errors import AsrgateError
 from serving.far_control import Ear, FarControl
 
@@ -68,7 +67,7 @@ class ClusterSwaps:
         """See `SwapSite.stored`; before the first swap the store is this gateway's."""
         if self._control is not None:
             return await self._control.stored()
-        return await asyncio.to_thread(lambda: listed(open_store(self._config)))
+        return await asyncio.to_thread(stored_models, self._config)
 
     async def host(self, choice: str) -> None:
         """See `SwapSite.host`."""

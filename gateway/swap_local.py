@@ -10,10 +10,9 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gateway.stored import SwapsUnavailable, open_store, swap_options, trusted
+from gateway.stored import SwapsUnavailable, open_store, stored_models, swap_options, trusted
 from gateway.validation import Validation
 from hotswap.errors import MissingExtra, StoreError
-from hotswap.library import listed
 from hotswap.trial import Observer
 from serving.local_swap import LocalReplica
 
@@ -79,7 +78,7 @@ class LocalSwaps:
 
     async def stored(self) -> list[dict[str, Any]]:
         """See `SwapSite.stored`."""
-        return await asyncio.to_thread(lambda: listed(open_store(self._config)))
+        return await asyncio.to_thread(stored_models, self._config)
 
     async def host(self, choice: str) -> None:
         """See `SwapSite.host`."""
