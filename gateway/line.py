@@ -74,6 +74,11 @@ class Line:
             return self._recognizer.model
 
     @property
+    def hearing(self) -> bool:
+        """Whether an utterance is open."""
+        return self._open is not None
+
+    @property
     def empty(self) -> bool:
         """Everything heard has been answered."""
         return not self._waiting

@@ -364,7 +364,8 @@ class Session:
         if self._stepping or (task := self._backlog.take()) is None:
             return
         self._stepping = True
-        self._chain.recipe = self._line.model.contract.recipe  # of the next utterance
+        if not self._line.hearing:
+            self._chain.recipe = self._line.model.contract.recipe  # of the next utterance
         marker = task if isinstance(task, Marker) else None
         self._worker.step(task.run(self._chain), partial(self._stepped, marker))
 
