@@ -5,8 +5,8 @@
                                         +-> features -> chunks       only inside utterances
 
 All times are media time, counted in samples from the start of the stream. What comes out does not depend on how the
-bytes were cut into payloads. An utterance begins a little before its speech and never before the end of the last one;
-one that is cut at its longest goes on, without loss or overlap, in the next.
+bytes were cut into payloads. An utterance begins a little before its speech, perhaps in the silence that ended the last
+one, and never in the speech of that; one that is cut at its longest goes on, without loss or overlap, in the next.
 """
 
 from __future__ import annotations
@@ -148,9 +148,10 @@ class Chain:
         self._pre_roll = round(pre_roll_s * SAMPLE_RATE_HZ)
         latest_frames = 1 + max(hysteresis.window_frames, hysteresis.hangover_frames)
         self._history = self._pre_roll + latest_frames * FRAME_SAMPLES
-        self._audio: Pcm = np.zeros(0, np.float32)  # [position, end): in the open utterance but not fed, or history
+        self._audio: Pcm = np.zeros(0, np.float32)  # the latest, from stream position `_position` on
         self._position = 0
-        self._previous_end = 0
+        self._fed = 0  # what lies before was given to an utterance, or is not wanted
+        self._earliest = 0  # where the next utterance may begin
         self._utterances = 0
         self._open: _Open | None = None
 
@@ -194,7 +195,7 @@ class Chain:
         """Take everything pushed so far to its end, and end the open utterance, if there is one, for this reason."""
         events = yield from self._hearing(self._intake.flush(), now)
         if self._open is not None:
-            end = self._position + len(self._audio)
+            end = self._end_position
             silence_s = 0.0 if self._detector is None else _silence_s(self._detector.state, end)
             events += self._end(self._open, end, silence_s, reason, now)
         return events
@@ -205,13 +206,12 @@ class Chain:
         if self._detector is not None:
             for heard in (yield from self._detector.hearing(pcm)):
                 events += self._follow(heard, now)
-        elif self._open is None and len(self._audio):
-            events.append(self._begin(self._position, self._position))
-        if self._open is None:
-            self._take(self._position + len(self._audio) - self._history)
-        elif len(self._audio) >= self._open.windows.missing_samples:
+        elif self._open is None and self._fed < self._end_position:
+            events.append(self._begin(self._fed, self._fed))
+        if self._open is not None and self._end_position - self._fed >= self._open.windows.missing_samples:
             # Every whole frame is judged, so no utterance can still end before the samples after it.
-            events += _cut(self._open, Piece(self._take(self._position + len(self._audio)), now))
+            events += _cut(self._open, Piece(self._feed(self._end_position), now))
+        self._forget()
         return events
 
     def _follow(self, heard: VadState, now: float) -> list[ChainEvent]:
@@ -219,8 +219,8 @@ class Chain:
         if self._open is None:
             if heard.phase is not Phase.SPEECH:
                 return []
-            speech = max(heard.began * FRAME_SAMPLES, self._previous_end)
-            return [self._begin(speech, max(speech - self._pre_roll, self._previous_end))]
+            speech = max(heard.began * FRAME_SAMPLES, self._earliest)
+            return [self._begin(speech, max(speech - self._pre_roll, self._earliest))]
         self._open.speech_frames += heard.phase is Phase.SPEECH
         position = heard.frames * FRAME_SAMPLES
         silence_s = _silence_s(heard, position)
@@ -233,22 +233,31 @@ class Chain:
         return self._end(self._open, position, silence_s, reason, now) if reason else []
 
     def _begin(self, speech: int, start: int) -> UtteranceOpened:
-        self._take(start)
+        self._fed = start
         self._open = _Open(self._utterances, start, UtteranceWindows(self.recipe))
         self._utterances += 1
         return UtteranceOpened(self._open.number, speech / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ)
 
     def _end(self, utterance: _Open, end: int, silence_s: float, reason: str, now: float) -> list[ChainEvent]:
-        chunks = _cut(utterance, Piece(self._take(end), now, silence_s))
-        self._open, self._previous_end = None, end
+        chunks = _cut(utterance, Piece(self._feed(end), now, silence_s))
+        self._open, self._earliest = None, end - round(silence_s * SAMPLE_RATE_HZ)
         return [*chunks, UtteranceEnded(utterance.number, end / SAMPLE_RATE_HZ, reason)]
 
-    def _take(self, end: int) -> Pcm:
-        """Remove the audio before stream position `end` and return it."""
-        count = max(0, end - self._position)
-        taken, self._audio = self._audio[:count], self._audio[count:]
+    @property
+    def _end_position(self) -> int:
+        return self._position + len(self._audio)
+
+    def _feed(self, end: int) -> Pcm:
+        """Return the audio up to stream position `end` that the open utterance has not been given."""
+        begin, self._fed = self._fed - self._position, end
+        return self._audio[begin : end - self._position]
+
+    def _forget(self) -> None:
+        """Drop the audio that no utterance can want any more."""
+        wanted = self._end_position - self._history
+        count = max(0, (wanted if self._open is None else min(wanted, self._fed)) - self._position)
+        self._audio = self._audio[count:]
         self._position += count
-        return taken
 
 
 def _cut(utterance: _Open, piece: Piece) -> list[ChainEvent]:

@@ -108,14 +108,23 @@ def test_an_onset_holds_the_endpoint_so_that_no_word_is_cut_at_it() -> None:
     ]
 
 
-def test_the_pre_roll_never_reaches_into_the_utterance_before() -> None:
+def test_an_utterance_may_begin_in_the_silence_that_ended_the_one_before() -> None:
     pcm = np.concatenate((voice(1), silence(0.8), voice(1), silence(1)))
-    assert edges(run(marked(), pcm)) == [
+    events = run(marked(), pcm)
+    assert edges(events) == [
         UtteranceOpened(0, 0.0, 0.0),
         UtteranceEnded(0, 1.7, "after_speech"),
-        UtteranceOpened(1, pytest.approx(1.8), 1.7),
+        UtteranceOpened(1, pytest.approx(1.8), 1.5),
         UtteranceEnded(1, pytest.approx(3.5), "after_speech"),
     ]
+    expected = Fbank(NEMO_LOGMEL).whole(pcm[24000:56000])
+    np.testing.assert_array_equal(frames_of(events, 1)[: len(expected) - 2], expected[:-2])
+
+
+def test_the_pre_roll_never_reaches_into_the_speech_before() -> None:
+    pcm = np.concatenate((voice(1), silence(0.8), voice(1), silence(1)))
+    chain = Chain(S16, RECIPE, Marks(), hysteresis=NO_FLOOR, pre_roll_s=2.0)
+    assert [event.start_s for event in run(chain, pcm) if isinstance(event, UtteranceOpened)] == [0.0, 1.0]
 
 
 def test_endless_speech_is_cut_without_loss_or_overlap() -> None:
@@ -252,13 +261,13 @@ def test_utterances_follow_each_other_and_hold_all_speech(spans: list[tuple[bool
     pcm = np.concatenate((*parts, silence(0)))
     events = edges(run(Chain(S16, RECIPE, Marks(), hysteresis=NO_FLOOR, pre_roll_s=pre_roll_s), pcm, step_s=0.5))
     covered = np.zeros(len(pcm), bool)
-    previous_end_s = 0.0
+    speech_from_s = 0.0
     for number, (opened, ended) in enumerate(zip(events[::2], events[1::2], strict=True)):
         assert isinstance(opened, UtteranceOpened)
         assert isinstance(ended, UtteranceEnded)
         assert opened.utterance == ended.utterance == number
-        assert previous_end_s <= opened.start_s <= opened.speech_at_s < ended.end_s
-        previous_end_s = ended.end_s
+        assert speech_from_s <= opened.start_s <= opened.speech_at_s < ended.end_s
+        speech_from_s = ended.end_s if ended.reason == "longest" else opened.speech_at_s
         covered[round(16000 * opened.start_s) : round(16000 * ended.end_s)] = True
     at = 0
     for part, (speech, _) in zip(parts, spans, strict=True):
