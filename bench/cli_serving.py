@@ -165,6 +165,7 @@ def words(
     streams: Annotated[int, typer.Option("--streams", "-n", min=1, help="Clients at once.")] = 4,
     replacements: Annotated[int, typer.Option(min=1, help="How often words are replaced while they speak.")] = 50,
     common: Annotated[int, typer.Option(min=1, help="The most frequent words, which are not listed.")] = 20_000,
+    unsaid: Annotated[int, typer.Option(min=0, help="Listed words that the model lacks and that nobody says.")] = 100,
     sets: Annotated[
         str, typer.Option(help="Which recordings; rare words in transcripts of `telephone` are mostly misspelt ones.")
     ] = "read,nonnative,commands",
@@ -189,7 +190,9 @@ def words(
 
     lines = tracks.shared_folder() / "speech" / "manifest.tsv"
     wanted = [row for row in read_manifest(lines) if row.split == "dev" and row.test_set in sets.split(",")]
-    task = new_words.choose(wanted, Ngram.load((model or PRETRAINED) / "ngram.npz"), common, clips)
+    ngram = Ngram.load((model or PRETRAINED) / "ngram.npz")
+    others = new_words.draw_unsaid(tracks.shared_folder() / "text", wanted, ngram, unsaid) if unsaid else frozenset()
+    task = new_words.choose(wanted, ngram, common, clips, others)
     with tempfile.TemporaryDirectory(prefix="asrgate-words-") as scratch, audio_progress() as progress:
         settings = Path(scratch) / "config.toml"
         settings.write_text(f'[swap]\nstore = "{scratch}/store"\n', encoding="utf-8")

@@ -5,13 +5,16 @@ transcripts, as an operator would read names from an order book. Paced clients s
 connections that stay open: with the model alone, and after the words were put into the served list. In the second round
 the list is replaced over and over, each time by the same words in another order, so that all of it is made again.
 
-A false trigger is a listed word in a final where nobody said it.
+Most phrases of a real list are not said in most calls: words that nobody says are served with them. A false trigger is
+a listed word in a recording without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import lzma
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -54,16 +57,18 @@ class Task:
         recordings: With listed words, and some without.
         unknown: Listed words that the model's n-gram lacks, so that it cannot hear them.
         rare: Listed words that it has, and hardly ever expects.
+        unsaid: Listed words that it lacks, and that no recording has.
     """
 
     recordings: tuple[Recording, ...]
     unknown: frozenset[str]
     rare: frozenset[str]
+    unsaid: frozenset[str] = frozenset()
 
     @property
     def listed(self) -> list[str]:
         """All words to be served."""
-        return sorted(self.unknown | self.rare)
+        return sorted(self.unknown | self.rare | self.unsaid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Recall:
     Attributes:
         said: How often they are in the transcripts.
         heard: How many of these were heard.
-        false: Those that were heard where nobody said them, and how often.
+        false: Those that were heard in recordings without them, and how often.
     """
 
     said: int
@@ -91,7 +96,7 @@ class Recall:
             )
             said += due.total()
             found += (due & got).total()
-            false += got - due
+            false.update({word: times for word, times in got.items() if word not in due})
         return cls(said, found, false)
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,7 +130,8 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a JSON value."""
-        groups = {"unknown": self.task.unknown, "rare": self.task.rare, "all": self.task.unknown | self.task.rare}
+        task = self.task
+        groups = {"unknown": task.unknown, "rare": task.rare, "unsaid": task.unsaid, "all": frozenset(task.listed)}
         recall = {
             name: {
                 when: Recall.of(self.task.recordings, heard, words).to_dict()
@@ -146,7 +152,9 @@ class Outcome:
         } | {name: {"p50": _percentile(values, 50), "max": _percentile(values, 100)} for name, values in spans.items()}
 
 
-def choose(recordings: Sequence[Recording], ngram: Ngram, common: int, most: int) -> Task:
+def choose(
+    recordings: Sequence[Recording], ngram: Ngram, common: int, most: int, others: frozenset[str] = frozenset()
+) -> Task:
     """Choose recordings with rare words, those with unknown ones first, and half as many without any.
 
     Args:
@@ -154,6 +162,7 @@ def choose(recordings: Sequence[Recording], ngram: Ngram, common: int, most: int
         ngram: The model's own.
         common: Words that are this frequent in it are not rare.
         most: Most recordings with rare words.
+        others: Words to list besides.
 
     Raises:
         LanguageError: No recording has one.
@@ -171,9 +180,27 @@ def choose(recordings: Sequence[Recording], ngram: Ngram, common: int, most: int
         raise LanguageError(f"no recording has a word outside the {common} most frequent; give --common a lower number")
     listed = frozenset().union(*(wanted[recording.path] for recording in chosen))
     plain = [recording for recording in recordings if not wanted[recording.path]]
-    others = plain[:: max(1, 2 * len(plain) // max(1, len(chosen)))][: len(chosen) // 2]
+    plain = plain[:: max(1, 2 * len(plain) // max(1, len(chosen)))][: len(chosen) // 2]
     rare = frozenset(word for word in listed if word in ngram)
-    return Task((*chosen, *others), listed - rare, rare)
+    return Task((*chosen, *plain), listed - rare, rare, others - listed)
+
+
+def draw_unsaid(folder: Path, recordings: Iterable[Recording], ngram: Ngram, n: int) -> frozenset[str]:
+    """Draw words of the shared pronouncing dictionary that the model lacks and nobody says; the same every time.
+
+    Raises:
+        LanguageError: There is no dictionary.
+    """
+    if not (found := sorted(folder.glob("cmudict*.xz"))):
+        raise LanguageError(
+            f"no cmudict*.xz in {folder} to draw words from that nobody says; leave them out: --unsaid 0"
+        )
+    said = {word for recording in recordings for word in normalise(recording.text).split()}
+    with lzma.open(found[-1], "rt", encoding="latin-1") as file:
+        entries = {line.partition(" ")[0].lower() for line in file}
+    names = sorted(word for word in entries if word.isalpha() and len(word) >= _SHORTEST)
+    lacked = [word for word in names if word not in ngram and word not in said]
+    return frozenset(random.Random(0).sample(lacked, min(n, len(lacked))))  # noqa: S311 - repeatable
 
 
 async def run(

@@ -84,6 +84,12 @@ class Ngram:
         """Return the id of a word, that of `<unk>` for one that is not known."""
         return self._ids.get(word, self._ids[UNKNOWN])
 
+    @cached_property
+    def unknown_excess(self) -> float:
+        """How much likelier `<unk>` is, which stands for all unknown words together, than a middling word; nats."""
+        middling = float(np.median(self.log_probs[0]))
+        return max(0.0, float(self.log_probs[0][self._ids[UNKNOWN]]) - middling)
+
     def word_ids(self, words: Iterable[str]) -> Ints:
         """Return int64[n], the ids of words; -1 for one that is not known."""
         return np.array([self._ids.get(word, -1) for word in words], np.int64)

@@ -31,7 +31,7 @@ class Phrase:
         text: As it is written; may be several words.
         pronunciations: Phone ids of each variant, at least one.
         pieces: Piece ids; nothing where the pieces cannot spell it.
-        said_as: Word id that the n-gram takes it for.
+        said_as: Word id that the n-gram takes it for; that of its last word.
         worth: Added to its score, nats.
     """
 
@@ -43,17 +43,22 @@ class Phrase:
 
 
 def phrase_of(hotword: Hotword, lexicon: Lexicon, ngram: Ngram, letter_weight: float) -> Phrase | None:
-    """Say how a hotword sounds and what it is worth, `letter_weight` nats a letter; None where it has no sound."""
+    """Say how a hotword sounds and what it is worth, `letter_weight` nats a letter; None where it has no sound.
+
+    One that ends in a word that the n-gram lacks must not be as likely as all such words together: it is taken for a
+    middling word. A short one needs good evidence then, and a long one is paid for by its letters.
+    """
     words = hotword.words
     spoken = [sound for text in hotword.sounds or (" ".join(words),) for sound in _spoken(text, lexicon)]
     if not spoken:
         return None
+    unlikely = 0.0 if words[-1] in ngram else ngram.unknown_excess
     return Phrase(
         " ".join(words),
         tuple(dict.fromkeys(spoken)),
         tuple(piece for word in words for piece in lexicon.spell(word)),
         ngram.word_id(words[-1]),
-        hotword.weight * letter_weight * sum(map(len, words)),
+        hotword.weight * letter_weight * sum(map(len, words)) - unlikely,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from pipeline.hotwords import Hotword, read_hotwords
 from pipeline.lexbeam import LexiconOptions
 from pipeline.lexdecoder import LexiconDecoder
 from pipeline.lexicon import Lexicon
+from pipeline.ngram import UNKNOWN, Ngram
 from pipeline.phrases import PhraseBeam, phrase_of
 from pipeline.speller import Calibration
 from pipeline.transcript import Final, Heard, Latency, Partial
@@ -144,6 +145,38 @@ def test_a_hotword_sounds_as_it_is_said_to() -> None:
 def test_a_hotword_without_a_sound_is_left_out() -> None:
     assert phrase_of(Hotword("4711"), LEXICON, ngram(), 1.0) is None
     assert words(heard(decoder(), SAID, "4711")) == ["a", "c", "ab"]
+
+
+def with_unknown_words(log_prob: float) -> Ngram:
+    """Return the n-gram as one of a language of which it knows less."""
+    known = ngram()
+    one, two, three = known.log_probs
+    one[known.word_id(UNKNOWN)] = log_prob
+    return replace(known, log_probs=(one, two, three))
+
+
+def test_a_hotword_is_not_as_likely_as_all_unknown_words_together() -> None:
+    """The n-gram's score of `<unk>` and the worth add up to that of a middling word and its letters, at most."""
+    middling = float(np.median(with_unknown_words(0.0).log_probs[0]))
+    for unknown, expected in ((-0.1, middling), (-1.0, middling), (-9.0, -9.0)):
+        knows_less = with_unknown_words(unknown)
+        found = phrase_of(Hotword("cab", 2.0), LEXICON, knows_less, 0.5)
+        assert found is not None
+        assert found.worth + unknown == pytest.approx(expected + 3.0, abs=1e-5)
+        known = phrase_of(Hotword("bab ab"), LEXICON, knows_less, 1.0)
+        assert known is not None
+        assert known.worth == 5.0, "it is taken for its last word, which is known"
+
+
+def test_an_ngram_that_knows_little_brings_few_more_false_hotwords() -> None:
+    """In noise, with an n-gram that expects next to nothing but unknown words."""
+    middling = float(np.median(with_unknown_words(0.0).log_probs[0]))
+    noises = [Emissions(noise(12, 5, seed), noise(24, 4, seed + 10)) for seed in range(10)]
+    some, less = (
+        sum(words(heard(search, emissions, "cab")).count("cab") for emissions in noises)
+        for search in (LexiconDecoder(Model(), LEXICON, with_unknown_words(at)) for at in (middling, -0.01))
+    )
+    assert less < 1.3 * some, "twice as many if the phrase were as likely as all of them"
 
 
 def test_what_is_not_said_is_not_heard() -> None:
