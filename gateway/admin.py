@@ -18,12 +18,12 @@ from gateway.stored import SwapsUnavailable
 from gateway.swapping import Swapping
 from gateway.upload import receive
 from gateway.words import ServedWords, WordsUnavailable
-from hotswap.errors import NoSuchSwap, NotStored, Refused, SwapBusy, SwapRefused, WordsChanged
+from hotswap.errors import NoSuchSwap, NotStored, Refused, ReplicaGone, SwapBusy, SwapRefused, WordsChanged
 from hotswap.fields import format_time
 from hotswap.swap import Plan, Swap
 from pipeline.arrays import LanguageError
 from pipeline.errors import AsrgateError, BadHotword
-from serving.errors import ClusterUnreachable, NgramNotUsed
+from serving.errors import ClusterUnreachable, NgramNotUsed, VersionSkew
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,6 +46,8 @@ _STATUS: dict[type[AsrgateError], int] = {
     Refused: 422,
     SwapsUnavailable: 503,
     ClusterUnreachable: 503,
+    ReplicaGone: 503,
+    VersionSkew: 503,
     WordsUnavailable: 503,
     NotAnOperator: 403,
 }

@@ -13,6 +13,7 @@ from gateway.config import AdminConfig
 from gateway.media import MediaWorker
 from gateway.stored import SwapsUnavailable, has_swapped, open_store, stored_models, trusted
 from hotswap.errors import MissingExtra
+from hotswap.words import WordLog
 from pipeline.errors import AsrgateError
 from serving.far_control import Ear, FarControl
 
@@ -131,7 +132,7 @@ def plan_swaps(config: Config) -> dict[str, Any]:
         prepare_s=swap.prepare_s,
         validate=partial(_validated, away) if swap.validation else None,
     )
-    return {"duties": duties, "resume": has_swapped(config)}
+    return {"duties": duties, "resume": has_swapped(config) or WordLog(config.swap.folder / "words").exists()}
 
 
 def _absolute(path: str | Path) -> str:

@@ -47,15 +47,20 @@ class Inbox:
         Raises:
             Refused: Rule `digest`: it arrived as another one than was sent; nothing of it stays.
         """
-        part = self.folder() / f"{digest}{SUFFIX}.part"
-        with part.open("r+b" if at else "wb") as stream:
-            stream.seek(at)
-            stream.write(piece)
-        if not last:
-            return
-        with part.open("rb") as stream:
-            arrived = hashlib.file_digest(stream, "sha256").hexdigest()
-        if arrived != digest:
-            part.unlink()
-            raise Refused("digest", f"package {digest[:12]} arrived as {arrived[:12]}; send it again")
-        part.rename(self._folder / f"{digest}{SUFFIX}")
+        take_piece(self.folder() / f"{digest}{SUFFIX}", at, piece, last=last)
+
+
+def take_piece(path: Path, at: int, piece: bytes, *, last: bool) -> None:
+    """Take the next piece of a file that bears its digest as its name; see `Inbox.take`."""
+    digest, part = path.stem, path.with_name(f"{path.name}.part")
+    with part.open("r+b" if at else "wb") as stream:
+        stream.seek(at)
+        stream.write(piece)
+    if not last:
+        return
+    with part.open("rb") as stream:
+        arrived = hashlib.file_digest(stream, "sha256").hexdigest()
+    if arrived != digest:
+        part.unlink()
+        raise Refused("digest", f"{digest[:12]} arrived as {arrived[:12]}; send it again")
+    part.rename(path)

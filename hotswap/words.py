@@ -22,6 +22,7 @@ from pathlib import Path
 from hotswap.durable import Disk
 from hotswap.errors import NotStored, StoreCorrupt, WordsChanged
 from hotswap.fields import Fields, format_time
+from hotswap.inbox import take_piece
 from models.errors import ModelCorrupt
 
 
@@ -68,6 +69,10 @@ class WordLog:
         self.folder = folder
         self._path = folder / "events.jsonl"
         self._disk = disk or Disk()
+
+    def exists(self) -> bool:
+        """Return whether a line was ever written."""
+        return self._path.exists()
 
     def all(self) -> list[Words]:
         """Return every line, oldest first.
@@ -128,6 +133,15 @@ class WordLog:
         if not path.exists():
             raise NotStored(f"n-gram {digest[:12]} is not in {self.folder}; give it again: asrgate words ngram FILE")
         return path
+
+    def has(self, digest: str) -> bool:
+        """Return whether an n-gram is there."""
+        return (self.folder / f"{digest}.npz").exists()
+
+    def take(self, digest: str, at: int, piece: bytes, *, last: bool) -> None:
+        """Take the next piece of an n-gram from another machine; see `hotswap.inbox.Inbox.take`."""
+        self._disk.make_folder(self.folder)
+        take_piece(self.folder / f"{digest}.npz", at, piece, last=last)
 
     def _sweep(self, lines: list[Words]) -> None:
         used = {_last(lines, model).ngram for model in {line.model for line in lines}}

@@ -15,17 +15,13 @@ from hotswap.policy import BASELINE_UTTERANCES
 from hotswap.swap import Plan, Stage, Swap, Swaps
 from hotswap.trial import beside
 from pipeline.errors import AsrgateError
-from serving.errors import ClusterUnreachable
+from serving.question import Ask, answer_to, send
 
 _log = logging.getLogger(__name__)
 
-_PIECE_BYTES = 8 * 2**20
 _RETRY_S = 0.5
 _REPORT_S = 0.25
 _CATCH_UP_S = 5.0
-
-Ask = Callable[..., Awaitable[Any]]
-"""Carries a question to the steward; see `Steward.ask`."""
 
 
 class Ear:
@@ -68,7 +64,7 @@ class FarControl(Control):
     async def start(self, plan: Plan, who: str, why: str = "") -> Swap:
         """See `Control.start`; the package goes to where the store is."""
         if isinstance(plan.source, Path):
-            await self._send(plan.source)
+            await send(self._carry, plan.source, ("has",), ("take",))
         return await self._do("start", plan, who, why)
 
     async def promote(self, number: int, *, at_once: bool = False) -> Swap:
@@ -129,26 +125,8 @@ class FarControl(Control):
         await self._news()
         return swap
 
-    async def _send(self, package: Path) -> None:
-        digest = package.stem
-        if await self._ask("has", digest):
-            return
-        with package.open("rb") as stream:
-            at, piece = 0, await asyncio.to_thread(stream.read, _PIECE_BYTES)
-            while piece:
-                after = await asyncio.to_thread(stream.read, _PIECE_BYTES)
-                await self._ask("take", digest, at, piece, not after)
-                at, piece = at + len(piece), after
-
     async def _ask(self, what: str, *arguments: Any) -> Any:
-        try:
-            answer = await self._carry(what, *arguments)
-        except Exception as error:
-            why = f"the controller of swaps does not answer ({type(error).__name__})"
-            raise ClusterUnreachable(f"{why}; it is being started again, try again in seconds") from error
-        if isinstance(answer, AsrgateError):
-            raise answer
-        return answer
+        return await answer_to(self._carry, what, *arguments)
 
     async def _follow(self) -> None:
         while True:

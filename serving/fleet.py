@@ -166,7 +166,7 @@ class FleetRecognizer:
         await asyncio.gather(*(link.aclose() for link in list(self._links.values())))
 
     def _choose(self, choice: str, stream: str) -> tuple[Link, ModelInfo]:
-        """Pick a replica: the newest model goes before the shorter line, a free slot before both."""
+        """Pick a replica: the newest model and then words go before the shorter line, a free slot before all."""
         offers = [
             (link, model)
             for link in self._links.values()
@@ -180,8 +180,8 @@ class FleetRecognizer:
             raise Overloaded(
                 f"the slots of {len(offers)} replicas and the lines for them are taken; try again in seconds"
             )
-        newest = max(model.revision for _, model in free)
-        free = [offer for offer in free if offer[1].revision == newest]
+        newest = max((model.revision, link.menu.words) for link, model in free)
+        free = [(link, model) for link, model in free if (model.revision, link.menu.words) == newest]
         return free[choose([link.use for link, _ in free], self._chance)]
 
     async def _found(self) -> Sequence[Sealed]:

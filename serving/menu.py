@@ -76,11 +76,13 @@ class Menu:
         default: Name of the model that streams get that choose none.
         dishes: Revisions by name.
         number: Grows with every change.
+        words: Number of the vocabulary that the default model is heard with; see `serving.teacher`.
     """
 
     default: str
     dishes: Mapping[str, Dish]
     number: int = 0
+    words: int = 0
 
     @property
     def model(self) -> ModelInfo:

@@ -1,7 +1,8 @@
 """Both ends of what a controller asks of a replica on another machine.
 
 `FarReplica` is the replica as the controller sees it, `Orders` what obeys there. An order names its replica, because a
-cluster hands requests for one that is gone to another. Models travel as parcels (`serving.parcel`).
+cluster hands requests for one that is gone to another. Models travel as parcels (`serving.parcel`), words as lessons
+(`serving.lesson`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from hotswap.replica import Prepared, ResidentInfo, Ticket
 from pipeline.errors import AsrgateError
 from serving.client import ModelInfo
 from serving.errors import RehearsalFailed
+from serving.lesson import Lesson, Pupil
 from serving.parcel import Depot, Fetch, Parcel, unpack
 from serving.replica import Replica
+from serving.vocabulary import Hearing
 
 _log = logging.getLogger(__name__)
 
 _PROMPT_S = 5.0
 _PROBE_S = 600.0
+_PHRASES_S = 10.0
+_NGRAM_S = 60.0
 _SLACK_S = 60.0
 
 
@@ -36,7 +41,7 @@ class Order:
 
     Attributes:
         replica: Whom it is for; any other refuses it.
-        do: Method of `hotswap.replica.Replica`.
+        do: Method of `hotswap.replica.Replica` or `serving.lesson.Pupil`.
         arguments: Its arguments; in place of a folder there is a parcel.
     """
 
@@ -46,8 +51,8 @@ class Order:
 
     @property
     def heavy(self) -> bool:
-        """Whether it carries a model."""
-        return any(isinstance(argument, Parcel) for argument in self.arguments)
+        """Whether it refers to bytes that the transport keeps."""
+        return any(isinstance(argument, (Parcel, Lesson)) for argument in self.arguments)
 
 
 Call = Callable[[Order], Awaitable[Any]]
@@ -108,6 +113,27 @@ class FarReplica:
             model: ModelInfo = await self._ask(self._load_s, "host", parcel)
             return model
 
+    async def hearing(self) -> Hearing:
+        """See `Pupil.hearing`."""
+        hearing: Hearing = await self._ask(_PROMPT_S, "hearing")
+        return hearing
+
+    async def learn(self, lesson: Lesson) -> None:
+        """See `Pupil.learn`."""
+        await self._ask(_learn_s(lesson), "learn", lesson)
+
+    async def hear(self, number: int) -> None:
+        """See `Pupil.hear`."""
+        await self._ask(_PROMPT_S, "hear", number)
+
+    async def forget(self) -> None:
+        """See `Pupil.forget`."""
+        await self._ask(_PROMPT_S, "forget")
+
+    async def catch_up(self, lesson: Lesson) -> None:
+        """See `Pupil.catch_up`."""
+        await self._ask(_learn_s(lesson), "catch_up", lesson)
+
     async def _ask(self, patience_s: float, do: str, *arguments: Any) -> Any:
         try:
             async with asyncio.timeout(patience_s):
@@ -121,15 +147,24 @@ class FarReplica:
         return answer
 
 
+def _learn_s(lesson: Lesson) -> float:
+    """Return how long a replica may take to learn; one that took longer catches up later."""
+    return _NGRAM_S if lesson.ngram else _PHRASES_S
+
+
 class Orders:
     """Obeys a controller. Every method belongs to the replica's event loop.
 
     Args:
-        replica: Whose models come and go.
+        replica: Whose models and words come and go.
         fetch: Gives the bytes of a parcel's files; called on other threads.
+
+    Attributes:
+        pupil: Hears what there is to hear.
     """
 
     def __init__(self, replica: Replica, fetch: Fetch) -> None:
+        self.pupil = Pupil(replica.teacher, fetch)
         self._replica = replica
         self._models = replica.models
         self._fetch = fetch
@@ -159,6 +194,8 @@ class Orders:
                 return await self._host(*arguments)
             case "probe" | "trial" | "commit" | "revert" | "residents":
                 return await getattr(self._models, do)(*arguments)
+            case "hearing" | "learn" | "hear" | "forget" | "catch_up":
+                return await getattr(self.pupil, do)(*arguments)
         raise ValueError(f"nobody knows how to {do}")
 
     async def _prepare(self, ticket: Ticket, parcel: Parcel) -> Prepared:

@@ -29,6 +29,7 @@ from hotswap.manifest import load_manifest
 from hotswap.private import private_folder
 from pipeline.errors import AsrgateError
 from serving.errors import ClusterUnreachable, ReplicaFailed, VersionSkew
+from serving.lesson import Lesson
 from serving.local import LocalRecognizer
 from serving.local_swap import SwapOptions
 from serving.orders import Order, Orders
@@ -38,6 +39,7 @@ from serving.router import use, wanted_replicas
 from serving.wire import Needs, Refused, Reply, Request, Sealed, seal
 
 logging.getLogger("ray.serve").setLevel(logging.WARNING)
+_log = logging.getLogger(__name__)
 
 NAMESPACE = "asrgate"
 _DEPLOYMENT = "Recognizer"
@@ -110,7 +112,7 @@ class Scaling:
 class RecognizerReplica:
     """What Ray runs: a `Replica` around a `LocalRecognizer`, from its birth on what the others serve."""
 
-    def __init__(self, model: Path, engine: dict[str, Any], swap: SwapOptions) -> None:
+    async def __init__(self, model: Path, engine: dict[str, Any], swap: SwapOptions) -> None:  # type: ignore[misc]
         context = serve.get_replica_context()
         with private_folder() as folder:
             recognizer = LocalRecognizer.load(_served(context.app_name, model, folder), **engine)
@@ -124,6 +126,8 @@ class RecognizerReplica:
             swap=swap,
         )
         self._orders = Orders(self._replica, ray.get)
+        if (lesson := _lesson(context.app_name, recognizer.model.name)) is not None:
+            await self._orders.pupil.catch_up(lesson)
 
     async def describe(self, needs: Needs) -> Sealed:
         """Introduce the replica."""
@@ -147,8 +151,9 @@ class RecognizerReplica:
         return {_USE: use(self._recognizer.stats(), self._max_batch)}
 
     async def __del__(self) -> None:
-        if hasattr(self, "_replica"):  # it came up
+        if hasattr(self, "_orders"):  # it came up
             await self._replica.aclose()
+            self._orders.pupil.close()
 
 
 class RayReplicas:
@@ -395,22 +400,36 @@ def _served(app: str, model: Path, folder: Path) -> Path:
         model: The model at hand.
         folder: Where to put another one.
     """
-    try:
-        steward = _steward(app)
-    except ValueError:
-        return model
     manifest = load_manifest(model if model.is_dir() else model.parent)
     if manifest is None:
         return model
-    answer: Parcel | AsrgateError | None = ray.get(
-        steward.ask.remote("birth", manifest.name, manifest.revision), timeout=_BIRTH_S
-    )
+    parcel: Parcel | None = _told(app, "birth", manifest.name, manifest.revision)
+    if parcel is None:
+        return model
+    unpack(parcel, parcel.digest, ray.get, folder)
+    return folder
+
+
+def _lesson(app: str, model: str) -> Lesson | None:
+    """Return what a replica that comes up is to hear; where it cannot be told now, the steward will see to it later."""
+    try:
+        lesson: Lesson | None = _told(app, "lesson", model)
+    except Exception as error:
+        _log.warning("the first utterances are heard without the words that operators gave: %s", error)
+        return None
+    return lesson
+
+
+def _told(app: str, what: str, *arguments: Any) -> Any:
+    """Return the steward's answer to a replica that comes up, None where there is no steward. Blocks."""
+    try:
+        steward = _steward(app)
+    except ValueError:
+        return None
+    answer = ray.get(steward.ask.remote(what, *arguments), timeout=_BIRTH_S)
     if isinstance(answer, AsrgateError):
         raise answer
-    if answer is None:
-        return model
-    unpack(answer, answer.digest, ray.get, folder)
-    return folder
+    return answer
 
 
 def _steward(app: str) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.errors import BackendMissing
 from serving.far_control import Ear, FarControl
+from serving.far_glossary import FarGlossary
 from serving.fleet import FleetRecognizer
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class RayRecognizer(FleetRecognizer):
             engine: Arguments of `LocalRecognizer.load` for replicas that have to be started.
             tick_s: Least time between two requests to one replica.
             deadline_s: How late a replica's reply may be.
-            duties: What the controller of swaps works with, where there is none yet.
-            resume: Models were swapped before; the controller is needed at once.
+            duties: What the controller of models and words works with, where there is none yet.
+            resume: Models or words were replaced before; the controller is needed at once.
             plan: The rest of `serving.ray_app.Plan`.
 
         Raises:
@@ -84,8 +85,7 @@ class RayRecognizer(FleetRecognizer):
         Raises:
             AsrgateError: There cannot be one, and why.
         """
-        if self._duties is not None:
-            await asyncio.to_thread(_make_steward, self._cluster.app, self._duties)
+        await self._have_steward()
         return await self.find_control(ear)
 
     async def find_control(self, ear: Ear) -> FarControl:
@@ -97,6 +97,22 @@ class RayRecognizer(FleetRecognizer):
         control = FarControl(self._cluster.ask, ear, self.refresh)
         await control.connect()
         return control
+
+    def glossary(self, folder: Path) -> FarGlossary:
+        """Return the words of the cluster; whoever asks first has their controller made.
+
+        Args:
+            folder: Where n-grams wait to be sent there.
+        """
+        return FarGlossary(self._ask, folder, self.refresh)
+
+    async def _ask(self, what: str, *arguments: Any) -> Any:
+        await self._have_steward()
+        return await self._cluster.ask(what, *arguments)
+
+    async def _have_steward(self) -> None:
+        if self._duties is not None:
+            await asyncio.to_thread(_make_steward, self._cluster.app, self._duties)
 
     async def aclose(self) -> None:
         """See `Recognizer.aclose`; a cluster that was started for this gateway ends with it."""

@@ -86,6 +86,7 @@ class Replica:
     Attributes:
         name: Its id in the cluster.
         models: Where its models come and go; call `announce` when they have.
+        teacher: Gives the default model words; call `announce` when it has.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Replica:
     ) -> None:
         self.name = name
         self.models = LocalReplica(recognizer, swap or SwapOptions(), lambda: self._needed)
+        self.teacher = recognizer.teacher
         self._recognizer = recognizer
         self._menu = replace(recognizer.shelf.menu(), number=1)
         self._needs: dict[str, tuple[float, frozenset[str]]] = {}
@@ -123,8 +125,8 @@ class Replica:
         return Description(self.name, self._menu, self.status(), tuple(await self.models.residents()))
 
     def announce(self) -> None:
-        """Tell every gateway which models there are, where that has changed."""
-        menu = replace(self._recognizer.shelf.menu(), number=self._menu.number)
+        """Tell every gateway which models and words there are, where that has changed."""
+        menu = replace(self._recognizer.shelf.menu(), number=self._menu.number, words=self.teacher.number)
         if menu == self._menu:
             return
         self._menu = replace(menu, number=menu.number + 1)

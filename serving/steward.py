@@ -1,4 +1,4 @@
-"""The controller of a cluster's models: one per application, wherever the cluster keeps it alive.
+"""The controller of a cluster's models and words: one per application, wherever the cluster keeps it alive.
 
 It follows who is there: a replica that has come up is brought to where the others are, one that is gone is forgotten.
 Whoever kills it loses nothing but the swap that was under way: the next one reads the log and resumes. Gateways reach
@@ -26,14 +26,17 @@ from hotswap.policy import Limits, Rates
 from hotswap.store import Store
 from hotswap.swap import Event, Plan, Swap
 from hotswap.whole import whole
+from hotswap.words import WordLog
 from pipeline.errors import AsrgateError
 from serving.client import Recognizer
 from serving.errors import VersionSkew
 from serving.fleet import Discover, FleetRecognizer
+from serving.lesson import Lesson
 from serving.link import Call
 from serving.orders import Call as Command
 from serving.orders import FarReplica
 from serving.parcel import Depot, Parcel, Put, pack
+from serving.school import School
 from serving.wire import Description, Needs, unseal
 
 _log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ _RETRY_S = 10.0
 _FOLLOW_S = 10.0
 _ASKED = frozenset(
     {"follow", "start", "promote", "abort", "rollback", "report", "stored", "host", "observe", "birth", "has", "take"}
+    | {"words", "lesson"}
 )
 
 
@@ -55,7 +59,7 @@ class Duties:
     """What a steward works with. Pickles; the callables must be importable where it runs.
 
     Attributes:
-        store: Opens the store, which has the log; it must be the same one wherever the steward is started again.
+        store: Opens the store, which has the logs; it must be the same one wherever the steward is started again.
         trusted: Returns whom to trust.
         role: Role of this receiver.
         limits: Thresholds.
@@ -99,6 +103,7 @@ class Steward:
         self._life = uuid.uuid4().hex
         self._depot = Depot(transport.put)
         self._places: dict[str, FarReplica] = {}
+        self._taught: School | None = None
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()
         self._opened: Controller | None = None
@@ -173,6 +178,13 @@ class Steward:
         async with controller.folder(wanted) as folder:
             return await asyncio.to_thread(pack, folder, self._transport.put, wanted.ticket.revision)
 
+    async def _lesson(self, controller: Controller, model: str) -> Lesson:
+        """Return what a replica is to hear from its birth on."""
+        return await self._school(controller).lesson(model)
+
+    async def _words(self, controller: Controller, what: str, *arguments: Any) -> Any:
+        return await self._school(controller).ask(what, *arguments)
+
     async def _has(self, controller: Controller, digest: str) -> bool:
         return self._inbox(controller).find(digest) is not None
 
@@ -218,14 +230,18 @@ class Steward:
     def _adopt(self, controller: Controller, found: Sequence[Description]) -> None:
         for one in found:
             place = self._places.setdefault(one.replica, self._place(one))
-            if one.replica not in self._joining and not controller.is_level(place, one.residents):
-                self._joining[one.replica] = asyncio.create_task(self._join(controller, place))
+            is_level = controller.is_level(place, one.residents)
+            if one.replica not in self._joining and not (is_level and self._school(controller).is_level(one)):
+                joining = self._join(controller, place, one.menu.default, is_level=is_level)
+                self._joining[one.replica] = asyncio.create_task(joining)
         for name in set(self._places) - {one.replica for one in found} - set(self._joining):
             controller.leave(self._places.pop(name))
 
-    async def _join(self, controller: Controller, place: FarReplica) -> None:
+    async def _join(self, controller: Controller, place: FarReplica, model: str, *, is_level: bool) -> None:
         try:
-            await controller.join(place)
+            if not is_level:
+                await controller.join(place)
+            await self._school(controller).level(place, model)
         except ReplicaGone as error:
             _log.warning("%s", error)
             controller.leave(place)
@@ -242,6 +258,12 @@ class Steward:
                 described.append(unseal(sealed))
         return described
 
+    async def _present(self) -> list[FarReplica]:
+        """Return the replicas that are known; those that have just come up where none is."""
+        if not self._places:
+            self._places |= {one.replica: self._place(one) for one in await self._found()}
+        return list(self._places.values())
+
     def _place(self, one: Description) -> FarReplica:
         return FarReplica(one.replica, self._transport.command, self._depot, self._duties.prepare_s)
 
@@ -252,6 +274,12 @@ class Steward:
             return await validate(fleet, choice)
         finally:
             await fleet.aclose()
+
+    def _school(self, controller: Controller) -> School:
+        if self._taught is None:
+            log = WordLog(controller.store.folder / "words", controller.store.disk)
+            self._taught = School(log, self._transport.put, self._present)
+        return self._taught
 
     @staticmethod
     def _inbox(controller: Controller) -> Inbox:

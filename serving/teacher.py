@@ -11,35 +11,41 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from serving.decoders import Decoders
 from serving.resident import Resident
 from serving.shelf import Shelf
-from serving.vocabulary import NOTHING_NEW, Vocabulary
+from serving.vocabulary import NOTHING_NEW, Hearing, Vocabulary
 
 T = TypeVar("T")
-Record = Callable[[], Awaitable[None]]
+Record = Callable[[], Awaitable[int]]
+"""Writes down what is about to be heard, and returns the number that it has from then on."""
 
 
-async def nothing() -> None:
+async def nothing() -> int:
     """Record nothing."""
+    return 0
 
 
 class Teacher:
-    """Every method belongs to the event loop's thread.
+    """Satisfies `serving.glossary.Teaching`. Every method belongs to the event loop's thread.
 
     Args:
         shelf: The models in memory.
+
+    Attributes:
+        vocabulary: What is heard.
+        number: Under which it was recorded; 0 before anything was.
     """
 
     def __init__(self, shelf: Shelf) -> None:
+        self.vocabulary, self.number = NOTHING_NEW, 0
         self._shelf = shelf
-        self._vocabulary = NOTHING_NEW
         self._lock = asyncio.Lock()
 
-    @property
-    def decoders(self) -> Decoders:
-        """What the next utterance on the default model is decoded with."""
-        return self._shelf.default.engine.decoders
+    async def hearing(self) -> Hearing:
+        """Describe what the next utterance on the default model is decoded with."""
+        resident = self._shelf.default
+        own = resident.engine.decoders
+        return Hearing(resident.info, own.kind.value, own.language, own.phrases, own.ngram is not None)
 
     async def replace(self, vocabulary: Vocabulary, record: Record = nothing) -> float:
         """Hear something else in all utterances that begin from now on; a model uses as much of it as it can.
@@ -57,9 +63,9 @@ class Teacher:
         async with self._lock:
             engines = [resident.engine for _, resident in self._shelf.roles() if self._is_meant(resident)]
             made = await asyncio.to_thread(lambda: [engine.decoders.given(vocabulary) for engine in engines])
-            await record()
+            number = await record()
             began = time.monotonic()
-            self._vocabulary = vocabulary
+            self.vocabulary, self.number = vocabulary, number
             old = [engine.decoders for engine in engines]
             for engine, decoders in zip(engines, made, strict=True):
                 engine.decoders = decoders
@@ -74,9 +80,9 @@ class Teacher:
             LanguageError: The n-gram cannot be read any more.
         """
         async with self._lock:
-            if self._vocabulary != NOTHING_NEW and self._is_meant(resident):
+            if self.vocabulary != NOTHING_NEW and self._is_meant(resident):
                 given = resident.engine.decoders.given
-                resident.engine.decoders = await asyncio.to_thread(given, self._vocabulary)
+                resident.engine.decoders = await asyncio.to_thread(given, self.vocabulary)
             return put()
 
     def _is_meant(self, resident: Resident) -> bool:

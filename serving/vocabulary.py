@@ -1,4 +1,4 @@
-"""What a gateway hears besides what its model knows: phrases and an n-gram, replaced while people talk."""
+"""What is heard besides what a model knows: phrases and an n-gram, replaced while people talk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.hotwords import Hotword
+from serving.client import ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,22 @@ class Vocabulary:
 
 
 NOTHING_NEW = Vocabulary()
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What the next utterance on the default model is decoded with.
+
+    Attributes:
+        model: The model.
+        decoder: Kind of its decoder.
+        language: Digest of the model's own n-gram; empty where words are not searched with one.
+        phrases: Those of the vocabulary that the model can write.
+        ngram_used: That of the vocabulary is in use.
+    """
+
+    model: ModelInfo
+    decoder: str
+    language: str
+    phrases: tuple[Hotword, ...]
+    ngram_used: bool

@@ -22,7 +22,7 @@ from serving.client import RecognizerStats, Update
 from serving.errors import VersionSkew
 from serving.menu import Menu
 
-PROTOCOL = 2
+PROTOCOL = 3
 WINDOW = 2
 
 Sealed = tuple[int, str, bytes]

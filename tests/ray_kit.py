@@ -76,10 +76,13 @@ class RayNodes:
         return next(node for node in self.nodes if raylet == node.all_processes["raylet"][0].process.pid)
 
     def delete(self, app: str) -> None:
-        """End an application, as its operator would."""
+        """End an application and its controller, as their operator would."""
+        import ray
         from ray import serve
 
         serve.delete(app)
+        with suppress(ValueError):  # not every application has one
+            ray.kill(ray.get_actor(f"{app}-swaps", namespace="asrgate"))
 
     def close(self) -> None:
         import ray

@@ -70,6 +70,7 @@ class House:
     nodes: RayNodes
     key: PrivateKey
     store: Store
+    app: str = APP
     digests: dict[str, int] = field(default_factory=dict)
 
     def model(self, label: int) -> Path:
@@ -99,18 +100,19 @@ class House:
         trusted = partial(read_trust, self.folder / "key.pub")
         return Duties(partial(Store, self.store.folder), trusted, limits=LIMITS, base=self.model(1), prepare_s=20.0)
 
-    async def gateway(self) -> Gateway:
+    async def gateway(self, **more: Any) -> Gateway:
         recognizer = await RayRecognizer.load(
             self.model(1),
             engine=ENGINE,
             address="auto",
-            app=APP,
+            app=self.app,
             cpus=0.25,
             replicas=2,
             max_replicas=2,
             deadline_s=10.0,
             swap=SwapOptions(rehearse=False),
             duties=self.duties(),
+            **more,
         )
         ear = Ear()
         return Gateway(self, recognizer, await recognizer.control(ear), ear)
@@ -147,7 +149,7 @@ class Gateway:
             return await self.control.finished((await self.control.start(Plan(package, **plan), "ann")).number)
 
     def processes(self) -> list[psutil.Process]:
-        return [self.house.nodes.process(APP, name) for name in self.recognizer._links]
+        return [self.house.nodes.process(self.house.app, name) for name in self.recognizer._links]
 
     async def aclose(self) -> None:
         await self.control.aclose()
@@ -220,12 +222,15 @@ async def talking(gateway: Gateway, people: int = 3) -> AsyncIterator[Talks]:
         over.set()
 
 
-@pytest.fixture(scope="module")
-def house(ray_nodes: RayNodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("swaps")
+def build(folder: Path, nodes: RayNodes, app: str = APP) -> House:
     key = PrivateKey.generate()
     key.write(folder / "key")
-    yield House(folder, ray_nodes, key, Store(folder / "store"))
+    return House(folder, nodes, key, Store(folder / "store"), app)
+
+
+@pytest.fixture(scope="module")
+def house(ray_nodes: RayNodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    yield build(tmp_path_factory.mktemp("swaps"), ray_nodes)
     ray_nodes.delete(APP)
 
 

@@ -86,7 +86,7 @@ async def test_new_utterances_hear_it_and_open_ones_end_as_they_began(local: Loc
 async def test_what_cannot_be_written_down_is_not_served(local: LocalRecognizer) -> None:
     plain = await Talk(local).end()
 
-    async def full() -> None:
+    async def full() -> int:
         raise OSError("no room")
 
     with pytest.raises(OSError, match="no room"):
