@@ -104,7 +104,7 @@ async def test_hotwords_are_favoured_from_the_next_utterance_on(
     server: Server, clips: Callable[[str, int], list[Clip]]
 ) -> None:
     """With its own words as hotwords, what was misheard is heard."""
-    spoken = clips("speechocean762", 4)
+    spoken = clips("speechocean762", 8)
     pause = np.zeros(16000, np.float32)
     sound = np.concatenate([pause, *(part for clip in spoken for part in (clip.pcm, pause))])
     voice = encoded(sound, "pcm_s16le", 16000)

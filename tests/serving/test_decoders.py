@@ -130,7 +130,7 @@ def test_the_shipped_model_says_phones_beside_pieces() -> None:
     stepper = Stepper(file, contract, slots=2, max_batch=2, provider="cpu")
     silence = np.zeros((contract.window_frames, contract.features.n_mels), np.float32)
     for emitted in stepper.step([silence, silence], np.arange(2), np.zeros(2, np.int64)):
-        assert emitted.log_probs.shape == (6, len(contract.vocabulary))
+        assert emitted.log_probs.shape == (7, len(contract.vocabulary))
         assert emitted.phones is not None
-        assert emitted.phones.shape == (12, len(contract.phones))
+        assert emitted.phones.shape == (14, len(contract.phones))
         np.testing.assert_allclose(np.exp(emitted.phones).sum(axis=1), 1.0, atol=1e-4)

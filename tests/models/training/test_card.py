@@ -94,7 +94,7 @@ def test_the_shape_is_read_from_the_weights(results: dict[str, dict[str, Any]], 
     text = render(MODEL, results, [], synthetic_hours=4.8, weights=shipped)
     assert "8 blocks of width 256" in text
     assert "254 pieces at 12.5 Hz and 39 phones at 25 Hz" in text
-    assert "480 ms at a time" in text
+    assert "560 ms at a time" in text
 
 
 @pytest.fixture
