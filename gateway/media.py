@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _ROUND_S = 0.020
 _TELL_S = 0.005  # results of a long round are not kept back for longer
-_SIDE_BY_SIDE = 32  # steps; what more would work on does not stay in the cache
+_SIDE_BY_SIDE = 32  # steps; more of them together cost no less
 
 _Delivery = tuple[Callable[[Any], None], Any]
 

@@ -85,20 +85,17 @@ class Glossary:
             async def known() -> int:
                 return words.seq
 
+            vocabulary = self._stored(words)
             try:
-                await self._teacher.replace(self._vocabulary(words), known)
-            except (LanguageError, NotStored) as error:
+                await self._teacher.replace(vocabulary, known)
+            except LanguageError as error:
                 _log.warning("the model's own n-gram is served: %s", error)
-                await self._teacher.replace(self._vocabulary(replace(words, ngram="")), known)
+                await self._teacher.replace(Vocabulary(vocabulary.phrases), known)
 
     async def held(self, model: str) -> tuple[int, Vocabulary]:
         """Return what holds for a model, and its number; without an n-gram that is there no more."""
         words = await asyncio.to_thread(self._log.current, model)
-        try:
-            return words.seq, self._vocabulary(words)
-        except NotStored as error:
-            _log.warning("the model's own n-gram is served: %s", error)
-            return words.seq, self._vocabulary(replace(words, ngram=""))
+        return words.seq, self._stored(words)
 
     async def show(self) -> dict[str, Any]:
         """Describe what holds, and what of it the serving model cannot use."""
@@ -174,6 +171,14 @@ class Glossary:
         spans = {"make": made - began, "write": recorded - made, "flip": flip_s}
         took_ms = {f"{name}_ms": round(1000 * span_s, 3) for name, span_s in spans.items()}
         return _described(written, await self._teacher.hearing()) | took_ms
+
+    def _stored(self, words: Words) -> Vocabulary:
+        """Return words without an n-gram that is there no more."""
+        try:
+            return self._vocabulary(words)
+        except NotStored as error:
+            _log.warning("the model's own n-gram is served: %s", error)
+            return self._vocabulary(replace(words, ngram=""))
 
     def _vocabulary(self, words: Words) -> Vocabulary:
         ngram = ServedNgram(self._log.ngram(words.ngram), words.instead_of) if words.ngram else None

@@ -104,6 +104,7 @@ async def test_another_n_gram_is_served_and_taken_back(server: Server, speech: b
         told = await cli(server, "ngram", str(tmp_path / "small.npz"))
         assert told["ngram_used"]
         few = await heard(line, speech)
+        assert few
         assert set(few.split()) <= set(words)
         assert not set(before.split()) <= set(words)
         async with httpx.AsyncClient(base_url=f"{server.url}/admin/v1", timeout=60.0) as operator:

@@ -261,13 +261,22 @@ def test_utterances_follow_each_other_and_hold_all_speech(spans: list[tuple[bool
     pcm = np.concatenate((*parts, silence(0)))
     events = edges(run(Chain(S16, RECIPE, Marks(), hysteresis=NO_FLOOR, pre_roll_s=pre_roll_s), pcm, step_s=0.5))
     covered = np.zeros(len(pcm), bool)
-    speech_from_s = 0.0
+    ends = np.cumsum([len(part) for part in parts])
+    spoken = [
+        int(end)
+        for end, (speech, _), part in zip(ends, spans, parts, strict=True)
+        if speech and len(part) >= 4 * FRAME_SAMPLES
+    ]
+    previous_end = 0
     for number, (opened, ended) in enumerate(zip(events[::2], events[1::2], strict=True)):
         assert isinstance(opened, UtteranceOpened)
         assert isinstance(ended, UtteranceEnded)
         assert opened.utterance == ended.utterance == number
-        assert speech_from_s <= opened.start_s <= opened.speech_at_s < ended.end_s
-        speech_from_s = ended.end_s if ended.reason == "longest" else opened.speech_at_s
+        assert opened.start_s <= opened.speech_at_s < ended.end_s
+        start = round(16000 * opened.start_s)
+        assert all(end - FRAME_SAMPLES <= start for end in spoken if end <= previous_end), "in speech that is over"
+        assert opened.speech_at_s * 16000 >= previous_end - FRAME_SAMPLES * NO_FLOOR.window_frames
+        previous_end = round(16000 * ended.end_s)
         covered[round(16000 * opened.start_s) : round(16000 * ended.end_s)] = True
     at = 0
     for part, (speech, _) in zip(parts, spans, strict=True):
