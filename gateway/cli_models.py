@@ -244,7 +244,7 @@ def apply_model(
 
 @app.command()
 def show(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="Model folder, package, or NAME[@REVISION].")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="Model folder, package, or NAME\\[@REVISION].")],
     *,
     store: StoreOption = DEFAULT_STORE,
     store_key: StoreKeyOption = None,

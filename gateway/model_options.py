@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_STORE = Path(os.environ.get("XDG_DATA_HOME", "~/.local/share"), "asrgate", "models")
 PACKAGE_SUFFIX = ".smmod"
 
-Reference = Annotated[str, typer.Argument(metavar="REF", help="Model folder, or NAME[@REVISION] in the store.")]
+Reference = Annotated[str, typer.Argument(metavar="REF", help="Model folder, or NAME\\[@REVISION] in the store.")]
 Package = Annotated[Path, typer.Argument(metavar="PACKAGE", exists=True, dir_okay=False, help="A .smmod file.")]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ASRGATE_STORE", help="Folder of the model store.")]
 StoreKeyOption = Annotated[

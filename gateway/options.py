@@ -22,7 +22,7 @@ BackendOption = Annotated[
     str | None, typer.Option(help="Where engines run: local (this process) or ray (replicas on a Ray cluster).")
 ]
 DecoderOption = Annotated[
-    str | None, typer.Option(help="How the model is decoded: auto, greedy, beam or lexicon; see [decoder].")
+    str | None, typer.Option(help="How the model is decoded: auto, greedy, beam or lexicon; see docs/models.md.")
 ]
 HotwordsOption = Annotated[
     Path | None,

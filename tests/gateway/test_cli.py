@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import click
 import httpx
 import pytest
 import soundfile
+import typer
+from rich.text import Text
 
 from gateway import cli
 from gateway.config import PRETRAINED
@@ -74,6 +77,16 @@ def test_help_loads_nothing_heavy() -> None:
     for command in ("serve", "transcribe", "mic", "models", "bench"):
         assert command in told.stdout
     assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_swallows_no_brackets() -> None:
+    def texts(command: click.Command) -> list[str]:
+        own = [command.help or "", *(getattr(parameter, "help", None) or "" for parameter in command.params)]
+        return own + [text for inner in getattr(command, "commands", {}).values() for text in texts(inner)]
+
+    told = texts(typer.main.get_command(cli.app))
+    assert len(told) > 100
+    assert [text for text in told if Text.from_markup(text).plain != text.replace("\\[", "[")] == []
 
 
 def test_one_file_is_its_words(run: Run, recordings: list[Path]) -> None:
