@@ -18,7 +18,7 @@ from serving.far_glossary import FarGlossary
 from serving.fleet import FleetRecognizer
 
 if TYPE_CHECKING:
-    from serving.ray_app import RayCluster
+    from serving.ray_cluster import RayCluster
     from serving.steward import Duties
 
 
@@ -60,7 +60,8 @@ class RayRecognizer(FleetRecognizer):
             ReplicaFailed: No replica came up.
         """
         try:
-            from serving.ray_app import Plan, RayCluster
+            from serving.ray_app import Plan
+            from serving.ray_cluster import RayCluster
         except ImportError as error:
             raise BackendMissing(f"Ray is not installed ({error}); pip install 'asrgate[ray]'") from error
         wanted = Plan(model=model, engine=engine, **plan)

@@ -7,7 +7,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from serving.ray_app import NAMESPACE, RayReplicas
+from serving.ray_app import NAMESPACE, steward_name
+from serving.ray_cluster import RayReplicas
 from serving.steward import Duties, Steward, Transport
 
 _CALLS = 1000
@@ -29,5 +30,5 @@ def make_steward(app: str, duties: Duties) -> None:
     """Start the steward of an application on this machine, where its store is, if there is none. Blocks."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=_CALLS)(StewardActor).options(
-        name=f"{app}-swaps", namespace=NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
+        name=steward_name(app), namespace=NAMESPACE, lifetime="detached", get_if_exists=True, scheduling_strategy=here
     ).remote(app, duties)

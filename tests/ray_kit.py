@@ -27,7 +27,7 @@ class RayNodes:
             import ray
             from ray.cluster_utils import Cluster
 
-            import serving.ray_app  # noqa: F401
+            import serving.ray_cluster  # noqa: F401
 
         os.environ["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
         self._cluster: Any = _patiently(

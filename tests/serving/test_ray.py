@@ -105,13 +105,13 @@ async def test_a_cluster_without_room_is_told(ray_nodes: RayNodes, slots_model: 
 
 
 async def test_an_address_where_nobody_answers_is_named(slots_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray_app = pytest.importorskip("serving.ray_app")
-    monkeypatch.setattr(ray_app.ray, "is_initialized", lambda: False)
+    ray_cluster = pytest.importorskip("serving.ray_cluster")
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterUnreachable, match=r"127\.0\.0\.1:9.*ray\.address"):
         await RayRecognizer.load(slots_model, engine=ENGINE, address="127.0.0.1:9", app="asrgate")
 
 
 async def test_without_ray_the_hint_is_to_install_it(slots_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "serving.ray_app", None)
+    monkeypatch.setitem(sys.modules, "serving.ray_cluster", None)
     with pytest.raises(BackendMissing, match=r"asrgate\[ray\]"):
         await RayRecognizer.load(slots_model, engine=ENGINE, address="", app="asrgate")
