@@ -18,6 +18,7 @@ shift and from the last id, `context_frames` and `blank_id`.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from models.contract import ModelContract, StateTensor
 from models.errors import ContractMismatch
@@ -69,6 +70,21 @@ def read(facts: Facts) -> ModelContract:
         phones=facts.phones if has_phones else (),
         phone_log_probs_output=_PHONE_LOG_PROBS if has_phones else None,
     )
+
+
+def metadata(contract: ModelContract) -> dict[str, str]:
+    """Return what a graph in this layout, written from a contract of any, must say of itself to be read back."""
+    facts = {
+        "model_type": LAYOUT,
+        "window_size": contract.window_frames,
+        "chunk_shift": contract.shift_frames,
+        "context_frames": contract.context_frames,
+        "subsampling_factor": contract.subsampling,
+        "vocab_size": len(contract.vocabulary) - 1,
+        "blank_id": contract.blank_id,
+        _FEATURES: json.dumps(asdict(contract.features)),
+    }
+    return {key: str(value) for key, value in facts.items()}
 
 
 def _state(facts: Facts, pool: Tensor) -> StateTensor:

@@ -5,8 +5,6 @@ The network itself is not touched. What is saved is the host's work: no state cr
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from onnx import helper
 
 from models.contract import ModelContract, StateTensor
 from models.errors import UnknownLayout
-from models.formats.own import LAYOUT, SLOTS_INPUT, STEP_INPUT
+from models.formats.own import SLOTS_INPUT, STEP_INPUT, metadata
 from models.optimize.products import quantize_model
 from models.optimize.writer import Writer
 
@@ -63,17 +61,7 @@ def write_pooled(source: Path, contract: ModelContract, target: Path, int8: bool
     del graph.input[:], graph.output[:]
     graph.input.extend(inputs)
     graph.output.extend(outputs)
-    metadata = {
-        "model_type": LAYOUT,
-        "window_size": contract.window_frames,
-        "chunk_shift": contract.shift_frames,
-        "context_frames": contract.context_frames,
-        "subsampling_factor": contract.subsampling,
-        "vocab_size": len(contract.vocabulary) - 1,
-        "blank_id": contract.blank_id,
-        "features": json.dumps(asdict(contract.features)),
-    }
-    helper.set_model_props(model, {key: str(value) for key, value in metadata.items()})
+    helper.set_model_props(model, metadata(contract))
     if int8:
         quantize_model(model, source)
     onnx.save(model, str(target))

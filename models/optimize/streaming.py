@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from onnx import TensorProto, helper
 
 from models.contract import ModelContract
 from models.errors import UnknownLayout
-from models.formats.own import LAYOUT, SLOTS_INPUT, STEP_INPUT
+from models.formats.own import SLOTS_INPUT, STEP_INPUT, metadata
 from models.optimize.conformer import Attention, Conformer, Convolution, FeedForward, Layer, Norm, Stage
 from models.optimize.reader import Linear
 from models.optimize.slots import Slots, by_key
@@ -81,21 +79,7 @@ class _Graph:
             *self._slots.inputs,
         ]
         log_probs = info("log_probs", TensorProto.FLOAT, ["B", self.chunk, len(contract.vocabulary)])
-        metadata = {
-            "model_type": LAYOUT,
-            "window_size": contract.window_frames,
-            "chunk_shift": contract.shift_frames,
-            "subsampling_factor": contract.subsampling,
-            "vocab_size": len(contract.vocabulary) - 1,
-            "features": json.dumps(asdict(contract.features)),
-        }
-        save(
-            target,
-            self._writer,
-            inputs,
-            [log_probs, *self._slots.outputs],
-            {key: str(value) for key, value in metadata.items()},
-        )
+        save(target, self._writer, inputs, [log_probs, *self._slots.outputs], metadata(contract))
 
     def _front(self) -> str:
         """Subsample: float32[B, chunk, width]."""

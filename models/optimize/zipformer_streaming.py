@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from onnx import TensorProto, helper
 
 from models.contract import ModelContract
 from models.errors import UnknownLayout
-from models.formats.own import LAYOUT, SLOTS_INPUT, STEP_INPUT
+from models.formats.own import SLOTS_INPUT, STEP_INPUT, metadata
 from models.optimize.reader import F32, Linear
 from models.optimize.slots import Slots, by_key
 from models.optimize.writer import Writer, save
@@ -95,18 +94,7 @@ class _Graph:
         ]
         frames = contract.shift_frames // contract.subsampling
         log_probs = info("log_probs", TensorProto.FLOAT, ["B", frames, len(contract.vocabulary)])
-        metadata = {
-            "model_type": LAYOUT,
-            "window_size": contract.window_frames,
-            "chunk_shift": contract.shift_frames,
-            "context_frames": contract.context_frames,
-            "subsampling_factor": contract.subsampling,
-            "vocab_size": len(contract.vocabulary) - 1,
-            "blank_id": contract.blank_id,
-            "features": json.dumps(asdict(contract.features)),
-        }
-        properties = {key: str(value) for key, value in metadata.items()}
-        save(target, self._writer, inputs, [log_probs, *self._slots.outputs], properties)
+        save(target, self._writer, inputs, [log_probs, *self._slots.outputs], metadata(contract))
 
     def _embedding(self, embedding: Embedding) -> str:
         """Return float32[B, chunk, width]."""

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -40,14 +41,15 @@ def update(folder: Path, package: Path, trust_file: Path, kill_at: int) -> None:
         store.collect()
 
 
-def main(pristine: Path, package: Path, trust_file: Path, out: Path) -> None:
+def crash_at_every_step(pristine: Path, out: Path, run: Callable[[Path, int], None]) -> None:
+    """Call `run` with a fresh copy of a store and the step to be killed at, each in a child, until one survives."""
     for step in count():
         folder = out / str(step)
         shutil.copytree(pristine, folder, symlinks=True)
         child = os.fork()
         if child == 0:
             os.write(1, f"{step} ".encode())
-            update(folder, package, trust_file, step)
+            run(folder, step)
             os.write(1, b"finished\n")
             os._exit(0)
         status = os.waitpid(child, 0)[1]
@@ -55,6 +57,10 @@ def main(pristine: Path, package: Path, trust_file: Path, out: Path) -> None:
             return
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             sys.exit(f"step {step} ended with status {status}")
+
+
+def main(pristine: Path, package: Path, trust_file: Path, out: Path) -> None:
+    crash_at_every_step(pristine, out, lambda folder, step: update(folder, package, trust_file, step))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,7 @@ Leaves one store per step in OUT_FOLDER, named by its number, and prints one lin
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import sys
-from itertools import count
 from pathlib import Path
 
 from hotswap.controller import Controller
@@ -25,7 +21,7 @@ from hotswap.store import Store
 from hotswap.swap import Plan
 from serving.local import LocalRecognizer
 from serving.local_swap import LocalReplica, SwapOptions
-from tests.hotswap.crash import Killer
+from tests.hotswap.crash import Killer, crash_at_every_step
 
 LIMITS = Limits(max_slowdown=1e6)
 SHOWS = ("append events.jsonl", "flush events.jsonl", "rename", "symlink")
@@ -51,20 +47,10 @@ async def swap(folder: Path, base: Path, package: Path, trust_file: Path, kill_a
 
 
 def main(pristine: Path, base: Path, package: Path, trust_file: Path, out: Path) -> None:
-    for step in count():
-        folder = out / str(step)
-        shutil.copytree(pristine, folder, symlinks=True)
-        child = os.fork()
-        if child == 0:
-            os.write(1, f"{step} ".encode())
-            asyncio.run(swap(folder, base, package, trust_file, step))
-            os.write(1, b"finished\n")
-            os._exit(0)
-        status = os.waitpid(child, 0)[1]
-        if status == 0:
-            return
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            sys.exit(f"step {step} ended with status {status}")
+    def swap_once(folder: Path, step: int) -> None:
+        asyncio.run(swap(folder, base, package, trust_file, step))
+
+    crash_at_every_step(pristine, out, swap_once)
 
 
 if __name__ == "__main__":
