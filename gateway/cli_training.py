@@ -31,7 +31,7 @@ def train(
     language: Annotated[bool, typer.Option(help="Also make the n-gram and the lexicon.")] = True,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the model.")] = Path("asrgate-en-small"),
 ) -> None:
-    """Make a model from scratch: prepare, train, decay, words, export. Run it again to go on where it stopped.
+    """Make a model from scratch: prepare, train, decay, average, words, export. Run it again to go on where it stopped.
 
     Recordings are read from ASRGATE_SHARED, everything between lies in ASRGATE_TRAINING (see docs/models.md).
     """
@@ -40,11 +40,12 @@ def train(
     recipe = ["--config", str(config)] if config else []
     processes = ["--workers", str(workers)]
     decay = ["--run", "final", "--from-run", "main", "--decay-hours", str(decay_hours)]
-    weights = work_dir() / "checkpoints" / "final" / "weights.npz"
+    weights = work_dir() / "checkpoints" / "shipped.npz"
     steps = [
         ("prepare", [*recipe, "--processes", str(workers)]),
         ("train", [*recipe, *processes, "--run", "main", "--hours", str(hours)]),
         ("train", [*recipe, *processes, *decay]),
+        ("average", ["--out", str(weights)]),
         *([("language", ["--out", str(out)])] if language else []),
         ("export", ["--weights", str(weights), "--out", str(out)]),
     ]

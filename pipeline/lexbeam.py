@@ -54,8 +54,8 @@ class LexiconOptions:
     beam: float = 12.0
     phone_floor: float = 5.5
     blank_skip: float = 0.98
-    blank_penalty: float = 0.6
-    lm_weight: float = 1.1
+    blank_penalty: float = 0.4
+    lm_weight: float = 1.2
     word_score: float = 0.0
     piece_weight: float = 0.25
     piece_penalty: float = 1.5

@@ -15,7 +15,7 @@ from models.training.data import Cursor
 from models.training.encoder import Description, Encoder
 from models.training.optimiser import Layout, SharedState
 
-_TEXTS = ("description", "facts")
+TEXTS = ("description", "facts")
 _STATE_TENSORS = ("parameters", "average", "first", "second")
 
 
@@ -124,7 +124,7 @@ def load_weights(path: Path) -> tuple[Encoder, Description]:
         raise RecipeError(f"no weights at {path}")
     with np.load(path) as arrays:
         description = Description.from_json(str(arrays["description"]))
-        weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays if name not in _TEXTS}
+        weights = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays if name not in TEXTS}
     encoder = description.build()
     encoder.load_state_dict(weights, strict=True)
     return encoder.eval(), description
