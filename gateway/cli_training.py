@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def train(
     *,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Recipe; by default that of the model.")] = None,
-    hours: Annotated[float, typer.Option(min=0.0, help="Audio at a constant rate, in hours consumed.")] = 200.0,
-    decay_hours: Annotated[float, typer.Option(min=0.0, help="Audio while the rate falls.")] = 60.0,
+    hours: Annotated[float, typer.Option(min=0.0, help="Audio at a constant rate, in hours consumed.")] = 260.0,
+    decay_hours: Annotated[float, typer.Option(min=0.0, help="Audio while the rate falls.")] = 80.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     language: Annotated[bool, typer.Option(help="Also make the n-gram and the lexicon.")] = True,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the model.")] = Path("asrgate-en-small"),

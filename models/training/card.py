@@ -142,6 +142,9 @@ def _what(model: Mapping[str, Any], weights: Path | None) -> str:
     lines.append(f"Files: {listed}; together {size / 1e6:.1f} MB. Matrix products are int8.")
     if "audio_hours" in training:
         lines.append(f"Trained on {training['audio_hours']:g} h of audio consumed, repetitions counted.")
+    if "averaged_share" in training:
+        share, hours = training["averaged_share"], training["averaged_with_hours"]
+        lines.append(f"{share:.0%} of every weight is from {hours:g} h, before the learning rate fell.")
     lines += [
         f"Adapted to {adapted['clips']} recordings of `{adapted['data']}`, {adapted['new_words']} new words, "
         f"{adapted['epochs']} epochs, {adapted['alpha']:.0%} replayed."
@@ -199,7 +202,7 @@ def _targets(clean: Mapping[str, Mapping[str, Any]]) -> str:
         for decoder, target in zip((GREEDY, LEXICON), wanted, strict=True):
             found = clean.get(decoder, {}).get("sets", {}).get(name)
             if found is not None and found["wer"] is not None:
-                line = f"{name} {decoder} {100 * found['wer']:.1f} (<= {100 * target:.0f})"
+                line = f"{name} {decoder} {100 * found['wer']:.2f} (<= {100 * target:.0f})"
                 (met if found["wer"] <= target else missed).append(line)
     return f"Targets met: {', '.join(met) or 'none'}.\nTargets missed: {', '.join(missed) or 'none'}."
 

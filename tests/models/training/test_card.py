@@ -16,6 +16,8 @@ MODEL: dict[str, Any] = {
     "timestamp": "2026-11-21T12:00:00Z",
     "training": {
         "audio_hours": 12.5,
+        "averaged_share": 0.25,
+        "averaged_with_hours": 9.5,
         "adapted": [{"clips": 9, "data": "new.tsv", "new_words": 3, "epochs": 2, "alpha": 0.3}],
     },
     "files": {"model.int8.onnx": {"bytes": 13_500_000}, "tokens.txt": {"bytes": 2000}},
@@ -59,9 +61,9 @@ def test_errors_have_intervals_where_there_are_speakers(results: dict[str, dict[
 
 def test_targets_are_judged_one_by_one(results: dict[str, dict[str, Any]]) -> None:
     met, missed = card(results).split("Targets met: ")[1].split("Targets missed: ")
-    assert "digits greedy 3.0 (<= 4)" in met
-    assert "read lexicon 25.0 (<= 26)" in met
-    assert missed.startswith("read greedy 45.0 (<= 40).")
+    assert "digits greedy 3.00 (<= 4)" in met
+    assert "read lexicon 25.00 (<= 26)" in met
+    assert missed.startswith("read greedy 45.00 (<= 40).")
 
 
 def test_harder_paths_are_told_as_ratios(results: dict[str, dict[str, Any]]) -> None:
@@ -80,6 +82,7 @@ def test_what_it_is_and_comes_from(results: dict[str, dict[str, Any]]) -> None:
         "# tiny: model card",
         "together 13.5 MB",
         "12.5 h of audio consumed",
+        "25% of every weight is from 9.5 h",
         "Adapted to 9 recordings of `new.tsv`, 3 new words, 2 epochs, 30% replayed.",
         "Parent: v0.0.9-20261120-fedcba.",
         "| librispeech | 1443 | 4.85 | 23 | CC BY 4.0 |",
