@@ -33,8 +33,10 @@ def average(end: Path, start: Path, share: float, out: Path) -> None:
         out: File to write; may be one of the two.
 
     Raises:
-        RecipeError: A file is missing, or they are of two models.
+        RecipeError: A file is missing, they are of two models, or the share is no share.
     """
+    if not 0 <= share <= 1:
+        raise RecipeError(f"a share of {share:g} is not between 0 and 1")
     if missing := [path for path in (end, start) if not path.is_file()]:
         raise RecipeError(f"no weights at {missing[0]}")
     with np.load(end) as last, np.load(start) as first:

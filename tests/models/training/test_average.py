@@ -36,6 +36,11 @@ def test_each_weight_is_between_the_two(config: RecipeConfig, tmp_path: Path) ->
     assert read_progress(out) == facts
 
 
+def test_a_share_lies_between_0_and_1(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="between 0 and 1"):
+        main(["--share", "25", "--out", str(tmp_path / "mean.npz")])
+
+
 def test_two_models_have_no_mean(config: RecipeConfig, tmp_path: Path) -> None:
     end = write_weights(tmp_path / "end.npz", config.model, 1.0, 12.0)
     other = write_weights(tmp_path / "start.npz", dataclasses.replace(config.model, kernel=7), 3.0, 9.0)
