@@ -33,7 +33,8 @@ def average(end: Path, start: Path, share: float, out: Path) -> None:
         out: File to write; may be one of the two.
 
     Raises:
-        RecipeError: A file is missing, they are of two models, or the share is no share.
+        RecipeError: A file is missing, they are of two models, `start` is not where the decay of `end` began, or the
+            share is no share.
     """
     if not 0 <= share <= 1:
         raise RecipeError(f"a share of {share:g} is not between 0 and 1")
@@ -48,8 +49,11 @@ def average(end: Path, start: Path, share: float, out: Path) -> None:
             if name not in TEXTS
         }
         description = last["description"]
-    began = read_progress(start)
-    facts = {**read_progress(end), "averaged_with_hours": began.get("audio_hours"), "averaged_share": share}
+    facts, hours = read_progress(end), read_progress(start).get("audio_hours")
+    if facts.get("decay_from_hours", hours) != hours:
+        hint = f"{start} has gone on to {hours} h; give --start a copy from then"
+        raise RecipeError(f"the decay of {end} began at {facts['decay_from_hours']} h, but {hint}")
+    facts |= {"averaged_with_hours": hours, "averaged_share": share}
     partial = out.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, description=description, facts=np.array(json.dumps(facts)), **arrays)
